@@ -1,0 +1,66 @@
+"""From Airflow's connections to the core: database address, S3 client, and errors that say whether a retry can help."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from airflow.exceptions import AirflowException, AirflowFailException
+from airflow.sdk import BaseHook
+
+from spectralize.errors import ServiceError, SpectralizeError
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
+
+TIMESCALE_CONN_ID = "timescale_default"
+AWS_CONN_ID = "aws_default"
+SPARK_CONN_ID = "spark_default"
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Report the core's errors in one line; only those that may pass are retried."""
+    try:
+        yield
+    except ServiceError as error:
+        raise AirflowException(str(error)) from None
+    except SpectralizeError as error:
+        raise AirflowFailException(str(error)) from None
+
+
+def features_dsn() -> str:
+    """Return the address of the features database from the connection `timescale_default`."""
+    connection = BaseHook.get_connection(TIMESCALE_CONN_ID)
+    user, password = quote(connection.login or "", safe=""), quote(connection.password or "", safe="")
+    return f"postgresql://{user}:{password}@{connection.host}:{connection.port or 5432}/{connection.schema or 'spectralize'}"
+
+
+def s3_client() -> S3Client:
+    """Return a boto3 client of the connection `aws_default`."""
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    return S3Hook(aws_conn_id=AWS_CONN_ID).get_conn()
+
+
+def job_environment() -> dict[str, str]:
+    """Return what the Spark driver needs to reach database and S3. Holds secrets: for a process environment only."""
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    hook = S3Hook(aws_conn_id=AWS_CONN_ID)
+    credentials = hook.get_credentials()
+    environment = {
+        "SPECTRALIZE_DSN": features_dsn(),
+        "AWS_ACCESS_KEY_ID": credentials.access_key,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
+        "AWS_DEFAULT_REGION": hook.region_name or "us-east-1",
+    }
+    if credentials.token:
+        environment["AWS_SESSION_TOKEN"] = credentials.token
+    endpoint = hook.conn_config.get_service_endpoint_url("s3")
+    if endpoint:
+        environment["AWS_ENDPOINT_URL_S3"] = endpoint
+    return {**os.environ, **environment}

@@ -1,0 +1,96 @@
+"""Compute the Mel-spectrograms of one batch: the job that Airflow submits.
+
+Reads the batch's manifest from S3, cuts it into slices of equal bytes and has the executors fetch, decode, compute and
+load object by object. Idempotent: submit it again at any moment, or twice at once, and the tables come out the same.
+
+    spark-submit --py-files spectralize-….zip spark_jobs/mel_spectrogram.py s3://…/manifest.jsonl
+
+Configuration comes from the environment of the driver (SPECTRALIZE_DSN, AWS_*) and reaches the executors inside the
+closure, never on a command line. Exit code 1 and one line on stderr if S3 or the database is away.
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from spectralize.database import resolve_dsn
+from spectralize.errors import SpectralizeError
+from spectralize.manifest import Manifest, read_manifest
+from spectralize.s3 import open_s3
+from spectralize.tables import PlannedObject
+from spectralize.worker import Work, run_slice, slice_objects
+
+#: What the executors inherit of the driver's environment.
+_ENVIRONMENT = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_DEFAULT_REGION",
+    "NUMBA_CACHE_DIR",
+)
+
+#: One thread per worker: the cores belong to Spark's tasks.
+_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
+
+def compute_batch(spark: SparkSession, manifest: Manifest) -> Counter[str]:
+    """Run every slice of the batch and return how many (object, profile) pairs came to each outcome."""
+    context = spark.sparkContext
+    work = Work(
+        batch_id=manifest.batch_id,
+        dsn=resolve_dsn(),
+        profiles=manifest.profiles,
+        limits=manifest.limits,
+        environment=_THREADS | {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+    )
+    slices = slice_objects(manifest.objects, context.defaultParallelism)
+    context.setJobDescription(f"batch {manifest.batch_id} of {manifest.source}: {len(manifest.objects)} objects")
+
+    def compute(partition: Iterable[list[PlannedObject]]) -> Iterator[Counter[str]]:
+        for objects in partition:
+            yield run_slice(work, objects)
+
+    total: Counter[str] = Counter()
+    for counts in context.parallelize(slices, max(1, len(slices))).mapPartitions(compute).collect():
+        total.update(counts)
+    return total
+
+
+def main() -> int:
+    """Parse the command line, run the job, report in one line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", help="address of the manifest, s3://bucket/key")
+    uri = parser.parse_args().manifest
+    try:
+        manifest = read_manifest(open_s3(), uri)
+        spark = SparkSession.builder.appName(f"spectralize batch {manifest.batch_id}").getOrCreate()
+        try:
+            counts = compute_batch(spark, manifest)
+        finally:
+            spark.stop()
+    except SpectralizeError as error:
+        print(f"mel_spectrogram: {error}", file=sys.stderr)
+        return 1
+    except PySparkException as error:
+        print(f"mel_spectrogram: {_root_line(error)}", file=sys.stderr)
+        return 1
+    print(f"mel_spectrogram: batch {manifest.batch_id} of {manifest.source}: {dict(counts)}")
+    return 0
+
+
+def _root_line(error: Exception) -> str:
+    """Find our own error in Spark's long report of a failed stage."""
+    for line in str(error).splitlines():
+        if line.strip().startswith("spectralize.errors."):
+            return line.strip().partition(": ")[2]
+    return (str(error).splitlines() or [repr(error)])[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+-- An object that decoded. What the file declares (the seed's tag columns; declared_*, from the container's header)
+-- stands beside what decoding found (decoded_*). Tags without a column of their own are in `tags`.
+CREATE TABLE spectralize.recordings (
+    object_id              bigint PRIMARY KEY REFERENCES spectralize.objects,
+    sha256                 bytea  NOT NULL CHECK (length(sha256) = 32),
+    album                  text,
+    albumartist            text,
+    artist                 text,
+    audio_offset           bigint,
+    bitrate                double precision,
+    channels               integer,
+    comment                text,
+    composer               text,
+    disc                   integer,
+    disc_total             integer,
+    duration               double precision,
+    filesize               bigint,
+    genre                  text,
+    samplerate             integer,
+    title                  text,
+    track                  integer,
+    track_total            integer,
+    year                   text,
+    tags                   jsonb  NOT NULL DEFAULT '{}',
+    container              text   NOT NULL,
+    declared_codec         text,
+    declared_duration_s    double precision,
+    declared_samplerate_hz integer,
+    declared_channels      integer,
+    decoded_codec          text   NOT NULL,
+    decoded_duration_s     double precision NOT NULL,
+    decoded_samples        bigint NOT NULL,
+    decoded_samplerate_hz  integer NOT NULL,
+    decoded_channels       integer NOT NULL,
+    batch_id               bigint NOT NULL REFERENCES spectralize.batches,
+    recorded_in_ledger_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX recordings_sha256_idx ON spectralize.recordings (sha256);

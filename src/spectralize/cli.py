@@ -1,0 +1,206 @@
+"""The command `spectralize`. Errors are one line on stderr: exit code 1, or 2 for a wrong call."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from spectralize.database import connect, resolve_dsn, service_errors
+from spectralize.errors import LedgerError, SpectralizeError
+from spectralize.migrations import migrate as run_migrations
+from spectralize.status import Status, read_batch_lines, read_status
+from spectralize.verify import Finding, verify_store
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="S3 audio in, indexed spectral features out."
+)
+
+Dsn = Annotated[
+    str | None,
+    typer.Option(
+        "--dsn",
+        envvar="SPECTRALIZE_DSN",
+        show_envvar=True,
+        show_default=False,
+        help="Database, as postgresql://user:password@host:port/database.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, default=str, ensure_ascii=False))
+
+
+@app.command()
+def migrate(dsn: Dsn = None, as_json: AsJson = False) -> None:
+    """Bring the schema of the database up to this version."""
+    done = run_migrations(resolve_dsn(dsn))
+    if as_json:
+        _print_json({"applied": done})
+    else:
+        typer.echo(f"applied {', '.join(done)}" if done else "nothing to apply: the schema is up to date")
+
+
+@app.command()
+def status(
+    batch_id: Annotated[int | None, typer.Argument(metavar="[BATCH]", help="Show the objects of this batch.")] = None,
+    dsn: Dsn = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count what the store holds, list its batches, or show the objects of one batch."""
+    with connect(dsn, application="spectralize status") as connection:
+        _require_schema(connection)
+        if batch_id is None:
+            found = read_status(connection)
+            _print_json(found) if as_json else _show_status(found)
+            return
+        lines = read_batch_lines(connection, batch_id)
+        batches = [
+            batch for batch in read_status(connection, n_batches=1_000_000)["batches"] if batch["batch_id"] == batch_id
+        ]
+    if not batches:
+        raise LedgerError(f"batch {batch_id}: not in the ledger; spectralize status lists the batches")
+    if as_json:
+        _print_json({"batch": batches[0], "objects": lines})
+    else:
+        Console().print(batch_table(lines), batch_sums(batches[0]))
+
+
+@app.command()
+def verify(dsn: Dsn = None, as_json: AsJson = False) -> None:
+    """Check every invariant of ledger and frames; exit code 1 if one is broken."""
+    with connect(dsn, application="spectralize verify") as connection:
+        _require_schema(connection)
+        findings = verify_store(connection)
+    if as_json:
+        _print_json(
+            {
+                "breaches": sum(finding.n_breaches for finding in findings),
+                "invariants": {
+                    finding.name: [{"what": breach.what, "breach": breach.breach} for breach in finding.breaches]
+                    for finding in findings
+                },
+            }
+        )
+    else:
+        _show_findings(findings)
+    if any(finding.n_breaches for finding in findings):
+        raise typer.Exit(1)
+
+
+def _require_schema(connection: psycopg.Connection[Any]) -> None:
+    row = connection.execute("SELECT to_regclass('spectralize.batches')").fetchone()
+    if row is None or row[0] is None:
+        raise SpectralizeError("the database has no spectralize schema yet: run spectralize migrate")
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def batch_table(lines: list[dict[str, Any]]) -> Table:
+    """One row per object of a batch: outcome, duration, frames, speed and reason."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("object", overflow="fold")
+    table.add_column("outcome")
+    for name in ("duration s", "frames", "× real time"):
+        table.add_column(name, justify="right")
+    table.add_column("reason", overflow="fold")
+    styles = {"loaded": "green", "partial": "yellow", "rejected": "red", "failed": "bold red"}
+    for line in lines:
+        spent = sum(line[name] or 0.0 for name in ("fetch_s", "decode_s", "mel_s", "load_s"))
+        speed = f"{line['duration_s'] / spent:.0f}" if line["duration_s"] and spent else ""
+        outcome = line["outcome"] or "pending"
+        table.add_row(
+            _plain(line["key"]), f"[{styles.get(outcome, 'dim')}]{outcome}[/]", _seconds(line["duration_s"]),
+            str(line["n_frames"] or ""), speed, _plain(line["reason"] or ""),
+        )  # fmt: skip
+    return table
+
+
+def _plain(text: str) -> str:
+    """Show hostile text as text: no markup, no control characters."""
+    printable = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return printable.replace("[", r"\[")
+
+
+def batch_sums(batch: dict[str, Any]) -> str:
+    """The sums of a batch in two lines."""
+    return (
+        f"batch {batch['batch_id']} of {batch['source']} ({batch['kind']}): {batch['state']}"
+        + (f": {_plain(batch['failure'])}" if batch["failure"] else "")
+        + f"\nlisted {batch['listed']} = unchanged {batch['unchanged']} + planned {batch['planned']} + unsettled "
+        f"{batch['unsettled']} + ignored {batch['ignored']} + over cap {batch['over_cap']}"
+        f"\nplanned {batch['planned_spectrograms']} = loaded {batch['loaded']} + partial {batch['partial']} + rejected "
+        f"{batch['rejected']} + failed {batch['failed']}"
+    )
+
+
+def _show_status(found: Status) -> None:
+    console = Console()
+    console.print(
+        f"{found['recordings']} recordings, {found['hours']:.2f} h; {found['spectrograms']} spectrograms with "
+        f"{found['mel_frames']} Mel frames"
+    )
+    console.print(", ".join(f"{outcome} {count}" for outcome, count in found["outcomes"].items()))
+    if not found["batches"]:
+        console.print("no batches yet")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = (
+        "batch_id",
+        "source",
+        "kind",
+        "state",
+        "listed",
+        "unchanged",
+        "planned",
+        "loaded",
+        "partial",
+        "rejected",
+        "failed",
+    )
+    for name in names:
+        table.add_column(name.removesuffix("_id"), justify="left" if name in {"source", "kind", "state"} else "right")
+    table.add_column("opened")
+    for batch in found["batches"]:
+        cells = ["" if batch[name] is None else str(batch[name]) for name in names]
+        table.add_row(*cells, f"{batch['opened_at']:%Y-%m-%d %H:%M:%S}Z")
+    console.print(table)
+
+
+def _show_findings(findings: list[Finding]) -> None:
+    console = Console()
+    for finding in findings:
+        if not finding.n_breaches:
+            console.print(f"[green]holds[/]   {finding.statement}")
+            continue
+        console.print(f"[bold red]broken[/]  {finding.statement} ({finding.n_breaches} times)")
+        for breach in finding.breaches:
+            console.print(f"          {_plain(breach.what)}: {_plain(breach.breach)}")
+
+
+def main() -> None:
+    """Run the command line; the entry point of `spectralize`."""
+    try:
+        try:
+            app()
+        except psycopg.Error:
+            with service_errors(resolve_dsn()):
+                raise
+    except SpectralizeError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except psycopg.Error as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        typer.echo(f"error: database: {line}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

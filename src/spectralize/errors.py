@@ -1,0 +1,42 @@
+"""What can go wrong, by who can mend it."""
+
+
+class SpectralizeError(Exception):
+    """Root of the errors that this package raises on purpose: each message is one line for a person."""
+
+
+class ConfigError(SpectralizeError):
+    """A parameter, source or profile is not what it should be; nothing has run yet."""
+
+
+class ServiceError(SpectralizeError):
+    """S3 or the database did not answer, or refused us. The same call may succeed later."""
+
+
+class LedgerError(SpectralizeError):
+    """The ledger does not hold what it must: a batch is missing, or its sums do not add up."""
+
+
+class GateError(SpectralizeError):
+    """A batch has more failed or rejected objects than its source allows."""
+
+
+class MigrationError(SpectralizeError):
+    """The schema in the database and the migrations in this version contradict each other."""
+
+
+class RejectedObjectError(SpectralizeError):
+    """An object cannot become features, and that is the object's fault.
+
+    Parameters
+    ----------
+    reason_class
+        One of `tables.REJECT_CLASSES`: what operators count and filter by.
+    reason
+        One line that says what is wrong with this object.
+    """
+
+    def __init__(self, reason_class: str, reason: str) -> None:
+        super().__init__(reason)
+        self.reason_class = reason_class
+        self.reason = reason

@@ -1,0 +1,56 @@
+"""What a key tells: whether it is wanted, and when it was recorded."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from spectralize.sources import Source
+
+Origin = Literal["key", "last_modified", "given"]
+
+#: Clocks outside these bounds are recorders with an empty battery, not times.
+EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)
+LATEST_AHEAD = timedelta(days=2)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTime:
+    """A time and where it came from. `flag` says why the key's own time was not taken."""
+
+    at: datetime
+    origin: Origin
+    flag: str | None = None
+
+
+def is_wanted(key: str, source: Source) -> bool:
+    """Tell whether the source's globs select this key. Folder markers and keys with NUL are never wanted."""
+    if key.endswith("/") or "\x00" in key:
+        return False
+    lowered = key.lower()
+    return any(fnmatchcase(lowered, glob.lower()) for glob in source.include) and not any(
+        fnmatchcase(lowered, glob.lower()) for glob in source.exclude
+    )
+
+
+def key_to_time(key: str, source: Source, last_modified: datetime) -> KeyTime:
+    """Read the recording time from the key, else fall back to `last_modified` (time zone aware, UTC)."""
+    flag = None
+    for pattern in source.time_patterns:
+        match = re.search(pattern, key)
+        if match is None:
+            continue
+        parts = {name: int(value) for name, value in match.groupdict(default="0").items()}
+        try:
+            local = datetime(**parts, tzinfo=ZoneInfo(source.timezone))
+        except ValueError as error:
+            flag = f"{match.group(0)!r} in the key is no time: {error}"
+            continue
+        at = local.astimezone(UTC)
+        if at < EARLIEST or at > last_modified + LATEST_AHEAD:
+            flag = f"{match.group(0)!r} in the key is outside sane bounds"
+            continue
+        return KeyTime(at, "key")
+    return KeyTime(last_modified, "last_modified", flag)

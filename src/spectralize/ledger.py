@@ -1,0 +1,335 @@
+"""The ledger: what each batch planned, what became of every object, and whether the sums hold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from spectralize.database import fetch_row
+from spectralize.errors import ConfigError, GateError, LedgerError
+from spectralize.profiles import MelProfile
+from spectralize.sources import Source
+from spectralize.tables import OUTCOMES, UNFINISHED, BatchKind, Counts, Outcome, Timings
+from spectralize.version import CORE_VERSION
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The DAG run that a batch belongs to. `interval` is [start, end), where the run has one."""
+
+    dag_id: str
+    run_id: str
+    kind: BatchKind
+    interval: tuple[datetime, datetime] | None = None
+    parameters: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch as the ledger has it."""
+
+    batch_id: int
+    source: str
+    state: str
+    manifest_uri: str | None
+    counts: Counts
+    failure: str | None = None
+    gated: bool = False
+
+
+def register_profiles(connection: Connection, profiles: Sequence[MelProfile]) -> dict[str, int]:
+    """Return the ids of profiles by name, storing those that are new.
+
+    Raises
+    ------
+    ConfigError
+        If a stored profile of that name has other parameters.
+    """
+    ids = {}
+    for profile in profiles:
+        connection.execute(
+            "INSERT INTO spectralize.profiles (name, fingerprint, parameters) VALUES (%s, %s, %s) ON CONFLICT (name) DO NOTHING",
+            (profile.name, profile.fingerprint, Jsonb(profile.parameters)),
+        )
+        profile_id, fingerprint = fetch_row(
+            connection, "SELECT profile_id, fingerprint FROM spectralize.profiles WHERE name = %s", (profile.name,)
+        )
+        if fingerprint != profile.fingerprint:
+            raise ConfigError(
+                f"profile {profile.name!r}: the database has it with other parameters; profiles never change: "
+                "give the new parameters a new name"
+            )
+        ids[profile.name] = profile_id
+    return ids
+
+
+def open_batch(connection: Connection, source: Source, run: Run) -> Batch:
+    """Return the run's open or planned batch, or open its next try.
+
+    A retried planning task continues the batch it had; a run cleared after its batch was closed gets a new one, so that
+    no history is overwritten.
+    """
+    with connection.transaction():
+        # Two planning tasks of one run, one of them a zombie, must not open two batches.
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{run.dag_id} {run.run_id}",))
+        row = connection.execute(
+            "SELECT batch_id, state, try FROM spectralize.batches WHERE dag_id = %s AND run_id = %s ORDER BY try DESC LIMIT 1",
+            (run.dag_id, run.run_id),
+        ).fetchone()
+        if row is None or row[1] in {"success", "failed"}:
+            start, end = run.interval or (None, None)
+            row = fetch_row(
+                connection,
+                """
+                INSERT INTO spectralize.batches
+                    (source, dag_id, run_id, try, kind, interval_start, interval_end, core_version, parameters)
+                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING batch_id
+                """,
+                (
+                    source.name, run.dag_id, run.run_id, 1 + (row[2] if row else 0), run.kind, start, end, CORE_VERSION,
+                    Jsonb(run.parameters),
+                ),
+            )  # fmt: skip
+    return read_batch(connection, int(row[0]))
+
+
+_BATCH = """
+SELECT batch_id, source, state, manifest_uri, failure, gated_at IS NOT NULL,
+       listed, unchanged, planned, unsettled, ignored, over_cap, planned_spectrograms
+FROM spectralize.batches
+"""
+
+
+def read_batch(connection: Connection, batch_id: int) -> Batch:
+    """Read one batch with its outcomes as they are now."""
+    row = connection.execute(_BATCH + "WHERE batch_id = %s", (batch_id,)).fetchone()
+    if row is None:
+        raise LedgerError(f"batch {batch_id}: not in the ledger")
+    outcomes = dict.fromkeys(OUTCOMES, 0) | dict(
+        connection.execute(
+            "SELECT outcome, count(*) FROM spectralize.batch_objects WHERE batch_id = %s AND outcome IS NOT NULL GROUP BY 1",
+            (batch_id,),
+        ).fetchall()
+    )
+    listed, unchanged, planned, unsettled, ignored, over_cap, planned_spectrograms = (value or 0 for value in row[6:])
+    return Batch(
+        batch_id=row[0],
+        source=row[1],
+        state=row[2],
+        manifest_uri=row[3],
+        failure=row[4],
+        gated=row[5],
+        counts=Counts(listed, unchanged, planned, unsettled, ignored, over_cap, planned_spectrograms, outcomes),
+    )
+
+
+def find_batch(connection: Connection, dag_id: str, run_id: str) -> Batch:
+    """Read the newest batch of a DAG run."""
+    row = connection.execute(
+        "SELECT batch_id FROM spectralize.batches WHERE dag_id = %s AND run_id = %s ORDER BY try DESC LIMIT 1",
+        (dag_id, run_id),
+    ).fetchone()
+    if row is None:
+        raise LedgerError(f"run {run_id} of {dag_id}: no batch was planned for it")
+    return read_batch(connection, int(row[0]))
+
+
+def record_code(connection: Connection, batch_id: int, zip_sha256: str) -> None:
+    """Note which zip of the core a batch is computed with."""
+    connection.execute(
+        "UPDATE spectralize.batches SET code_zip_sha256 = %s WHERE batch_id = %s AND closed_at IS NULL",
+        (zip_sha256, batch_id),
+    )
+
+
+def hold_batch_open(connection: Connection, batch_id: int) -> None:
+    """Keep the batch from being closed until this transaction ends; refuse one that is closed already."""
+    row = connection.execute(
+        "SELECT state FROM spectralize.batches WHERE batch_id = %s FOR SHARE", (batch_id,)
+    ).fetchone()
+    if row is None or row[0] != "planned":
+        raise LedgerError(
+            f"batch {batch_id} is {row[0] if row else 'unknown'}, not planned: nothing may be added to it"
+        )
+
+
+def is_done(connection: Connection, batch_id: int, object_id: int) -> bool:
+    """Tell whether every profile of this object has an outcome in this batch that another attempt would not change."""
+    row = connection.execute(
+        "SELECT bool_and(outcome IN ('loaded', 'partial', 'rejected') IS TRUE) FROM spectralize.batch_objects "
+        "WHERE batch_id = %s AND object_id = %s",
+        (batch_id, object_id),
+    ).fetchone()
+    return bool(row and row[0])
+
+
+_RECORD = """
+UPDATE spectralize.batch_objects SET
+    attempts = attempts + 1,
+    outcome = %(outcome)s, reason_class = %(reason_class)s, reason = %(reason)s, spectrogram_id = %(spectrogram_id)s,
+    fetch_s = %(fetch_s)s, decode_s = %(decode_s)s, mel_s = %(mel_s)s, load_s = %(load_s)s, ended_at = clock_timestamp()
+WHERE batch_id = %(batch_id)s AND object_id = %(object_id)s AND profile_id = %(profile_id)s
+  AND (outcome IS NULL OR outcome = 'failed' OR (outcome = 'rejected' AND %(outcome)s IN ('loaded', 'partial')))
+RETURNING attempts
+"""
+
+_RECORD_REPEAT = """
+UPDATE spectralize.batch_objects SET attempts = attempts + 1
+WHERE batch_id = %(batch_id)s AND object_id = %(object_id)s AND profile_id = %(profile_id)s
+RETURNING attempts
+"""
+
+_RECORD_ATTEMPT = """
+INSERT INTO spectralize.batch_object_attempts
+    (batch_id, object_id, profile_id, attempt, outcome, reason_class, reason, worker, started_at)
+VALUES (%(batch_id)s, %(object_id)s, %(profile_id)s, %(attempt)s, %(outcome)s, %(reason_class)s, %(reason)s, %(worker)s,
+        %(started_at)s)
+"""
+
+
+def record_outcome(
+    connection: Connection,
+    batch_id: int,
+    object_id: int,
+    profile_id: int,
+    outcome: Outcome,
+    *,
+    reason_class: str | None,
+    reason: str | None,
+    spectrogram_id: int | None,
+    worker: str,
+    started_at: datetime,
+    timings: Timings,
+) -> None:
+    """Write one attempt and, unless a better outcome stands already, the outcome.
+
+    `loaded` and `partial` never turn into something else; `rejected` only into those; `failed` into anything.
+    """
+    values = {
+        "batch_id": batch_id, "object_id": object_id, "profile_id": profile_id, "outcome": outcome,
+        "reason_class": reason_class, "reason": reason, "spectrogram_id": spectrogram_id,
+        "worker": worker, "started_at": started_at,
+        "fetch_s": timings.fetch_s, "decode_s": timings.decode_s, "mel_s": timings.mel_s, "load_s": timings.load_s,
+    }  # fmt: skip
+    row = connection.execute(_RECORD, values).fetchone() or connection.execute(_RECORD_REPEAT, values).fetchone()
+    if row is None:
+        raise LedgerError(f"batch {batch_id}: object {object_id} with profile {profile_id} was not planned in it")
+    connection.execute(_RECORD_ATTEMPT, values | {"attempt": row[0]})
+
+
+_SETTLE_UNFINISHED = """
+UPDATE spectralize.batch_objects
+SET outcome = 'failed', reason_class = %(unfinished)s, reason = 'the job ended before this object was done',
+    ended_at = clock_timestamp()
+WHERE batch_id = %(batch_id)s AND outcome IS NULL
+"""
+
+_SETTLE_POISON = """
+UPDATE spectralize.batch_objects AS here
+SET outcome = 'rejected', reason_class = 'poison',
+    reason = format('failed in %%s batches, the last time: %%s', history.failures, here.reason)
+FROM (
+    SELECT object_id, profile_id, count(*) AS failures FROM spectralize.batch_objects
+    WHERE outcome = 'failed' AND reason_class <> %(unfinished)s
+    GROUP BY object_id, profile_id HAVING count(*) >= %(max_failures)s
+) AS history
+WHERE here.batch_id = %(batch_id)s AND here.outcome = 'failed' AND here.reason_class <> %(unfinished)s
+  AND history.object_id = here.object_id AND history.profile_id = here.profile_id
+"""
+
+
+def settle_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
+    """Give every planned object without an outcome one: `failed`, or `rejected` as poison after too many failures."""
+    values = {"batch_id": batch_id, "unfinished": UNFINISHED, "max_failures": source.max_failures}
+    with connection.transaction():
+        connection.execute(_SETTLE_UNFINISHED, values)
+        connection.execute(_SETTLE_POISON, values)
+    return read_batch(connection, batch_id)
+
+
+def judge(counts: Counts, source: Source) -> str | None:
+    """Return why a batch with these counts fails its source's thresholds, or None."""
+    failed, rejected, planned = counts.outcomes["failed"], counts.outcomes["rejected"], counts.planned_spectrograms
+    if not counts.listing_holds() or not counts.outcomes_hold():
+        return f"the sums do not hold: {counts}"
+    if failed > source.max_failed:
+        return f"{failed} of {planned} failed, {source.max_failed} are tolerated"
+    if rejected > source.max_rejected and rejected > source.max_rejected_share * planned:
+        return (
+            f"{rejected} of {planned} were rejected, more than {source.max_rejected} "
+            f"and more than {source.max_rejected_share:.0%}"
+        )
+    return None
+
+
+def gate_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
+    """Settle a batch and hold it against its source's thresholds; the verdict goes into the ledger either way.
+
+    Raises
+    ------
+    GateError
+        With the counts, and the first objects with their reasons.
+    """
+    batch = settle_batch(connection, batch_id, source)
+    failure = "planning did not finish" if batch.state == "open" else judge(batch.counts, source)
+    connection.execute(
+        "UPDATE spectralize.batches SET gated_at = clock_timestamp(), failure = %s WHERE batch_id = %s AND closed_at IS NULL",
+        (failure, batch_id),
+    )
+    connection.commit()
+    if failure:
+        examples = connection.execute(
+            "SELECT o.bucket, o.key, b.reason "
+            "FROM spectralize.batch_objects AS b JOIN spectralize.objects AS o USING (object_id) "
+            "WHERE b.batch_id = %s AND b.outcome IN ('failed', 'rejected') ORDER BY b.outcome, o.key LIMIT 3",
+            (batch_id,),
+        ).fetchall()
+        shown = "; ".join(f"s3://{bucket}/{key!s}: {reason}" for bucket, key, reason in examples)
+        raise GateError(f"batch {batch_id} of {source.name}: {failure}. First: {shown}")
+    return batch
+
+
+_CLOSE = """
+UPDATE spectralize.batches
+SET state = %(state)s, failure = %(failure)s, closed_at = clock_timestamp(),
+    loaded = %(loaded)s, partial = %(partial)s, rejected = %(rejected)s, failed = %(failed)s
+WHERE batch_id = %(batch_id)s AND closed_at IS NULL
+"""
+
+
+def close_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
+    """Close a batch for good: after this, nothing may be added to it. Closing twice changes nothing.
+
+    Raises
+    ------
+    LedgerError
+        If the sums do not hold; the batch is then closed as failed.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "SELECT state, gated_at IS NOT NULL, failure FROM spectralize.batches WHERE batch_id = %s FOR UPDATE",
+            (batch_id,),
+        ).fetchone()
+        if row is None:
+            raise LedgerError(f"batch {batch_id}: not in the ledger")
+        state, gated, failure = row
+        if state not in {"success", "failed"}:
+            batch = settle_batch(connection, batch_id, source)
+            if not batch.counts.listing_holds() or not batch.counts.outcomes_hold():
+                failure = f"the sums do not hold: {batch.counts}"
+            elif not gated:
+                failure = failure or "it ended before the gate"
+            connection.execute(
+                _CLOSE,
+                {"batch_id": batch_id, "state": "failed" if failure else "success", "failure": failure}
+                | batch.counts.outcomes,
+            )
+    batch = read_batch(connection, batch_id)
+    if batch.failure and batch.failure.startswith("the sums"):
+        raise LedgerError(f"batch {batch_id} of {source.name}: {batch.failure}")
+    return batch

@@ -1,0 +1,86 @@
+"""S3: the client, whole-object reads that refuse a changed object, and what its failures mean."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from spectralize.errors import ConfigError, RejectedObjectError, ServiceError
+from spectralize.tables import PlannedObject
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
+
+_FORBIDDEN = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403"}
+
+
+def open_s3() -> "S3Client":
+    """Return a client configured by the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL_S3, …)."""
+    # A server of one's own has no DNS name per bucket.
+    style: Literal["path", "auto"] = "path" if os.environ.get("AWS_ENDPOINT_URL_S3") else "auto"
+    config = Config(
+        retries={"mode": "standard", "max_attempts": 5},
+        connect_timeout=10,
+        read_timeout=60,
+        s3={"addressing_style": style},
+    )
+    return boto3.client("s3", config=config)
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Split `s3://bucket/key` into bucket and key."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", "unknown"))
+
+
+@contextmanager
+def s3_errors(where: str) -> Iterator[None]:
+    """Turn S3's failures into one line that says which bucket or key, and whether a retry can help."""
+    try:
+        yield
+    except ClientError as error:
+        code = _code(error)
+        if code == "NoSuchBucket":
+            raise ConfigError(f"S3: {where}: there is no such bucket") from error
+        if code in _FORBIDDEN:
+            raise ConfigError(f"S3: {where}: access is refused ({code})") from error
+        raise ServiceError(f"S3: {where}: {code}: {error}") from error
+    except NoCredentialsError as error:
+        raise ConfigError(f"S3: {where}: no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+    except BotoCoreError as error:
+        raise ServiceError(f"S3: {where} is unreachable: {error}") from error
+
+
+def fetch(client: "S3Client", planned: PlannedObject) -> bytes:
+    """Read one object whole, provided that it is still the one that was listed.
+
+    Raises
+    ------
+    RejectedObjectError
+        `vanished` if the key is gone, `changed` if it now holds another object.
+    ServiceError, ConfigError
+        If S3 is away or refuses us: not the object's fault.
+    """
+    where = f"s3://{planned.bucket}/{planned.key}"
+    with s3_errors(where):
+        try:
+            response = client.get_object(Bucket=planned.bucket, Key=planned.key, IfMatch=f'"{planned.etag}"')
+            body = response["Body"].read()
+        except ClientError as error:
+            code = _code(error)
+            if code in {"NoSuchKey", "404"}:
+                raise RejectedObjectError("vanished", "the key is gone since it was listed") from error
+            if code in {"PreconditionFailed", "412"}:
+                raise RejectedObjectError("changed", "the key was overwritten since it was listed") from error
+            raise
+    if len(body) != planned.size_bytes:
+        raise RejectedObjectError("changed", f"the listing says {planned.size_bytes} bytes, S3 sent {len(body)}")
+    return body

@@ -1,0 +1,119 @@
+"""Sources: the buckets and prefixes that are watched, and the rules for what is found there."""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import Annotated, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from spectralize.errors import ConfigError
+from spectralize.profiles import load_profiles, one_line
+from spectralize.resources import resource_folder
+
+_DATE_GROUPS = {"year", "month", "day"}
+_TIME_GROUPS = {"hour", "minute", "second"}
+
+
+class Source(BaseModel):
+    """One watched prefix. Read from `config/sources.toml`; immutable while a process lives."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    bucket: Annotated[str, Field(min_length=3, max_length=63)]
+    prefix: str = ""
+    #: Globs on the whole key, letter case ignored; `*` also matches `/`. What matches no include is `ignored`.
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    profiles: Annotated[tuple[str, ...], Field(min_length=1)]
+    #: Regular expressions with the groups year, month, day and, if known, hour, minute, second. The first match wins.
+    time_patterns: tuple[str, ...] = ()
+    #: The zone in which the keys tell their time.
+    timezone: str = "UTC"
+    #: An object younger than this (seconds since last_modified) is `unsettled` and left for a later run.
+    settle_s: Annotated[float, Field(ge=0)] = 60.0
+    #: How long a scheduled run waits for something new before it closes an empty batch.
+    sense_window_s: Annotated[float, Field(ge=0)] = 3600.0
+    schedule: str = "0 2 * * *"
+    #: Most objects of one batch; the rest is `over_cap` and left for the next run, oldest first.
+    max_batch_objects: Annotated[int, Field(ge=1)] = 50_000
+    #: Larger or longer objects are rejected before they take a worker's memory.
+    max_object_bytes: Annotated[int, Field(ge=1)] = 1 << 30
+    max_duration_s: Annotated[float, Field(gt=0)] = 2 * 3600.0
+    #: Batches in which an object may fail for our reasons before it is rejected as poison.
+    max_failures: Annotated[int, Field(ge=1)] = 3
+    #: The gate: failed objects that are tolerated, and rejects, which must exceed both bounds to fail a batch.
+    max_failed: Annotated[int, Field(ge=0)] = 0
+    max_rejected: Annotated[int, Field(ge=0)] = 10
+    max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.20
+    owner: str = "spectralize"
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        try:
+            ZoneInfo(self.timezone)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"timezone = {self.timezone!r}: not a zone name such as 'Europe/Berlin'") from error
+        for pattern in self.time_patterns:
+            try:
+                groups = set(re.compile(pattern).groupindex)
+            except re.error as error:
+                raise ValueError(f"time_patterns: {pattern!r} is not a regular expression: {error}") from error
+            if not groups >= _DATE_GROUPS or groups - _DATE_GROUPS - _TIME_GROUPS:
+                raise ValueError(
+                    f"time_patterns: {pattern!r} must have the groups year, month, day and no others "
+                    "than hour, minute, second"
+                )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The sources file as read: the good ones, and one line for each that is not."""
+
+    manifests: str
+    sources: dict[str, Source]
+    errors: dict[str, str]
+
+    def find(self, name: str) -> Source:
+        """Return the source of that name, or say what is wrong with it, or which there are."""
+        if name in self.errors:
+            raise ConfigError(self.errors[name])
+        if name not in self.sources:
+            known = ", ".join(sorted(self.sources)) or "none"
+            raise ConfigError(f"source {name!r}: not in sources.toml, which has {known}")
+        return self.sources[name]
+
+
+def load_sources() -> Sources:
+    """Read `config/sources.toml`. An error in one source does not take the others down."""
+    path = resource_folder("config") / "sources.toml"
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"sources.toml: {error}") from error
+    manifests = document.pop("manifests", None)
+    if not isinstance(manifests, str) or not re.fullmatch(r"s3://[^/]+(/.*)?", manifests):
+        raise ConfigError(f"sources.toml: manifests = {manifests!r}: must be s3://bucket/prefix")
+    tables = document.pop("sources", {})
+    if document:
+        raise ConfigError(f"sources.toml: unknown key {sorted(document)[0]!r} at the top level")
+    profiles = load_profiles()
+    sources, errors = {}, {}
+    for name, table in tables.items():
+        try:
+            source = Source.model_validate({**table, "name": name})
+        except ValidationError as error:
+            errors[name] = f"sources.toml, source {name!r}: {one_line(error)}"
+            continue
+        unknown = sorted(set(source.profiles) - set(profiles))
+        if unknown:
+            errors[name] = (
+                f"sources.toml, source {name!r}: profiles: {unknown[0]!r} is not in mel_profiles.toml, "
+                f"which has {', '.join(sorted(profiles))}"
+            )
+            continue
+        sources[name] = source
+    return Sources(manifests=manifests.rstrip("/"), sources=sources, errors=errors)

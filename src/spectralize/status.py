@@ -1,0 +1,95 @@
+"""Counts and sums of the store and its batches, for people and for programs."""
+
+from typing import Any, TypedDict
+
+import psycopg
+from psycopg.rows import dict_row
+
+from spectralize.database import fetch_row
+from spectralize.tables import OUTCOMES
+
+
+class Status(TypedDict):
+    """What `spectralize status --json` prints."""
+
+    recordings: int
+    spectrograms: int
+    mel_frames: int
+    waveform_frames: int
+    mel_seconds: int
+    hours: float
+    outcomes: dict[str, int]
+    reject_classes: dict[str, int]
+    batches: list[dict[str, Any]]
+
+
+_COUNTS = """
+SELECT (SELECT count(*) FROM spectralize.recordings),
+       count(*), coalesce(sum(n_frames), 0)::bigint, coalesce(sum(n_hops), 0)::bigint, coalesce(sum(n_seconds), 0)::bigint
+FROM spectralize.spectrograms WHERE status <> 'expired'
+"""
+
+_HOURS = "SELECT coalesce(sum(decoded_duration_s), 0) / 3600 FROM spectralize.recordings"
+
+#: The newest line of each (object, profile) says where it stands now.
+_NEWEST = """
+SELECT DISTINCT ON (object_id, profile_id) outcome, reason_class FROM spectralize.batch_objects
+WHERE outcome IS NOT NULL ORDER BY object_id, profile_id, batch_id DESC
+"""
+
+_BATCHES = """
+SELECT b.batch_id, b.source, b.dag_id, b.run_id, b.try, b.kind, b.state, b.failure, b.interval_start, b.interval_end,
+       b.listed, b.unchanged, b.planned, b.unsettled, b.ignored, b.over_cap, b.planned_spectrograms,
+       coalesce(b.loaded, n.loaded) AS loaded, coalesce(b.partial, n.partial) AS partial,
+       coalesce(b.rejected, n.rejected) AS rejected, coalesce(b.failed, n.failed) AS failed,
+       b.core_version, b.code_zip_sha256, b.opened_at, b.closed_at
+FROM spectralize.batches AS b
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE outcome = 'loaded') AS loaded, count(*) FILTER (WHERE outcome = 'partial') AS partial,
+           count(*) FILTER (WHERE outcome = 'rejected') AS rejected, count(*) FILTER (WHERE outcome = 'failed') AS failed
+    FROM spectralize.batch_objects WHERE batch_id = b.batch_id
+) AS n
+ORDER BY b.batch_id DESC LIMIT %s
+"""
+
+_LINES = """
+SELECT o.bucket, o.key, o.etag, o.size_bytes, p.name AS profile, b.generation, b.outcome, b.reason_class,
+       coalesce(b.reason, s.reason) AS reason, b.attempts, r.decoded_duration_s AS duration_s, s.n_frames,
+       b.fetch_s, b.decode_s, b.mel_s, b.load_s, s.spectrogram_id, s.status
+FROM spectralize.batch_objects AS b
+JOIN spectralize.objects AS o USING (object_id)
+JOIN spectralize.profiles AS p USING (profile_id)
+LEFT JOIN spectralize.spectrograms AS s ON s.spectrogram_id = b.spectrogram_id
+LEFT JOIN spectralize.recordings AS r ON r.object_id = s.object_id
+WHERE b.batch_id = %s ORDER BY o.key, p.name
+"""
+
+
+def read_status(connection: psycopg.Connection[Any], *, n_batches: int = 20) -> Status:
+    """Count what the store holds and list its newest batches."""
+    recordings, spectrograms, mel_frames, waveform_frames, mel_seconds = fetch_row(connection, _COUNTS)
+    outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
+    rejects: dict[str, int] = {}
+    for outcome, reason_class in connection.execute(_NEWEST):
+        outcomes[outcome] += 1
+        if outcome == "rejected":
+            rejects[reason_class] = rejects.get(reason_class, 0) + 1
+    with connection.cursor(row_factory=dict_row) as cursor:
+        batches = cursor.execute(_BATCHES, (n_batches,)).fetchall()
+    return Status(
+        recordings=recordings,
+        spectrograms=spectrograms,
+        mel_frames=mel_frames,
+        waveform_frames=waveform_frames,
+        mel_seconds=mel_seconds,
+        hours=round(float(fetch_row(connection, _HOURS)[0]), 4),
+        outcomes=outcomes,
+        reject_classes=rejects,
+        batches=batches,
+    )
+
+
+def read_batch_lines(connection: psycopg.Connection[Any], batch_id: int) -> list[dict[str, Any]]:
+    """Return one row per planned (object, profile) of a batch, with its outcome, reason and timings."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_LINES, (batch_id,)).fetchall()
