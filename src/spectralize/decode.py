@@ -2,6 +2,8 @@
 
 import io
 import logging
+import math
+import struct
 from dataclasses import dataclass
 
 import av
@@ -18,9 +20,11 @@ Samples = npt.NDArray[np.float32]
 #: Nested files and addresses are refused: a playlist in a bucket must not make a worker open anything.
 _OPEN_OPTIONS = {"protocol_whitelist": "none"}
 
-#: A recording that ends this much before its header says (seconds, and share of the whole) has been cut off.
-_SHORT_S = 0.5
-_SHORT_SHARE = 0.01
+#: How far (seconds) a recording may end before its header says. Lossy codecs drop some of their padding; where every
+#: sample is counted, none may be missing.
+_SLACK_S = {"mp3": 0.1, "mov,mp4,m4a,3gp,3g2,mj2": 0.1}
+_LOSSLESS_SLACK_S = 0.001
+_LOSSLESS = {"wav", "w64", "flac", "aiff", "caf", "au", "ape", "wv", "tta"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,20 @@ def _declared_duration_s(container: av.container.InputContainer, stream: av.Audi
     return container.duration / av.time_base if container.duration is not None else None
 
 
+def _wav_duration_s(data: bytes) -> float | None:
+    """Read what the data chunk of a RIFF file claims to hold; FFmpeg corrects that claim to what is there."""
+    byte_rate, position = 0, 12
+    while position + 8 <= len(data):
+        name, size = data[position : position + 4], struct.unpack_from("<I", data, position + 4)[0]
+        if name == b"fmt " and position + 20 <= len(data):
+            byte_rate = struct.unpack_from("<I", data, position + 16)[0]
+        if name == b"data":
+            # Recorders that stream leave 0 or the largest number: no claim.
+            return size / byte_rate if byte_rate and 0 < size < 0xFFFF_FF00 else None
+        position += 8 + size + size % 2
+    return None
+
+
 def _is_duration_exact(container_name: str, data: bytes) -> bool:
     """Tell whether the header counts samples. An mp3 without a Xing or VBRI header is only estimated by bit rate."""
     if container_name == "mp3":
@@ -69,7 +87,7 @@ def _is_duration_exact(container_name: str, data: bytes) -> bool:
             start = 10 + sum(byte << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True))
         head = data[start : start + 4096]
         return any(mark in head for mark in (b"Xing", b"Info", b"VBRI"))
-    return container_name in {"wav", "w64", "flac", "aiff", "mov,mp4,m4a,3gp,3g2,mj2", "caf", "au", "ape", "wv", "tta"}
+    return container_name in _LOSSLESS or container_name in _SLACK_S
 
 
 @dataclass(slots=True)
@@ -124,15 +142,16 @@ def _decode_packets(container: av.container.InputContainer, stream: av.AudioStre
     return state
 
 
-def _find_defect(state: _Decoding, declared_s: float | None, *, is_exact: bool) -> str | None:
+def _find_defect(state: _Decoding, declared_s: float | None, slack_s: float) -> str | None:
     decoded_s = state.n_samples / state.sr
     parts = []
     if state.ended_by:
         parts.append(f"{state.ended_by} at {decoded_s:.2f} s")
     if state.bad_packets:
-        parts.append(f"{state.bad_packets} packets cannot be decoded, the first at {state.first_bad_s:.2f} s")
-    if is_exact and declared_s is not None and declared_s - decoded_s > max(_SHORT_S, _SHORT_SHARE * declared_s):
-        parts.append(f"ends at {decoded_s:.2f} s of the declared {declared_s:.2f} s")
+        packets = "1 packet" if state.bad_packets == 1 else f"{state.bad_packets} packets"
+        parts.append(f"{packets} cannot be decoded, the first at {state.first_bad_s:.2f} s")
+    if declared_s is not None and declared_s - decoded_s > slack_s:
+        parts.append(f"{decoded_s:.2f} s of the declared {declared_s:.2f} s are there")
     return "; ".join(parts) or None
 
 
@@ -172,6 +191,8 @@ def decode_audio(data: bytes, *, max_duration_s: float) -> DecodedAudio:
             ) from error
         state = _decode_packets(container, stream, max_duration_s)
         name = container.format.name
+    if name == "wav" and (claimed_s := _wav_duration_s(data)) is not None:
+        declared_s = claimed_s
     if not state.n_samples:
         why = state.ended_by or (
             f"none of {state.bad_packets} packets can be decoded" if state.bad_packets else "no packets"
@@ -181,6 +202,7 @@ def decode_audio(data: bytes, *, max_duration_s: float) -> DecodedAudio:
     if not np.isfinite(y).all():
         first = int(np.argmin(np.isfinite(y)))
         raise RejectedObjectError("non_finite", f"sample {first} is NaN or infinite")
+    slack_s = _SLACK_S.get(name, _LOSSLESS_SLACK_S) if _is_duration_exact(name, data) else math.inf
     return DecodedAudio(
         y=y,
         sr=state.sr,
@@ -191,7 +213,7 @@ def decode_audio(data: bytes, *, max_duration_s: float) -> DecodedAudio:
         declared_duration_s=declared_s,
         declared_samplerate_hz=declared_rate or None,
         declared_channels=declared_channels or None,
-        defect=_find_defect(state, declared_s, is_exact=_is_duration_exact(name, data)),
+        defect=_find_defect(state, declared_s, slack_s),
     )
 
 
@@ -202,11 +224,11 @@ def _text(error: Exception) -> str:
 def resample_audio(y: Samples, sr: int, target_sr: int) -> Samples:
     """Resample as `librosa.resample(y, orig_sr=sr, target_sr=target_sr)` does by default: soxr, high quality.
 
-    The result has ceil(n_samples * target_sr / sr) samples.
+    The result has ceil(n_samples * (target_sr / sr)) samples, in floating point as there.
     """
     if sr == target_sr:
         return y
-    n_samples = -(-len(y) * target_sr // sr)
+    n_samples = math.ceil(len(y) * (target_sr / sr))
     resampled = soxr.resample(y, sr, target_sr, quality="HQ")
     return np.ascontiguousarray(
         np.pad(resampled[:n_samples], (0, max(0, n_samples - len(resampled)))), dtype=np.float32

@@ -28,7 +28,8 @@ def open_s3() -> "S3Client":
         read_timeout=60,
         s3={"addressing_style": style},
     )
-    return boto3.client("s3", config=config)
+    # A session of its own: the default one would keep the credentials of an earlier batch in a reused worker.
+    return boto3.session.Session().client("s3", config=config)
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -1,0 +1,106 @@
+"""Real servers, once per session: SeaweedFS and TimescaleDB, and for those tests that ask for it, Airflow.
+
+They run in a stack of their own, on free ports, beside whatever stack the developer has up. A test module gets a database
+of its own, a test a bucket of its own.
+"""
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from local.postgres import SUPERUSER
+from local.stack import Stack
+from local.state import State
+from spectralize.database import connect
+from spectralize.migrations import migrate
+from spectralize.s3 import open_s3
+from spectralize.sources import Source
+from tests.store import Store
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The services of this session: S3 and TimescaleDB run, Airflow does not yet."""
+    stack = Stack(name=f"test-{os.getpid()}", durable=False, ephemeral_ports=True)
+    try:
+        stack.up(only=["s3", "timescale"])
+        yield stack
+    finally:
+        stack.clean()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_of_the_developer() -> Iterator[None]:
+    """Keep the addresses of a developer's own store out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("SPECTRALIZE_DSN", "SPECTRALIZE_CONFIG"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def aws(stack: Stack) -> Iterator[None]:
+    """The environment that leads boto3 to the session's S3."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in stack.env().items():
+            if name.startswith("AWS_"):
+                patch.setenv(name, value)
+        yield
+
+
+def _superuser_dsn(stack: Stack, database: str) -> str:
+    state = State.load(stack.layout.state)
+    assert state is not None
+    parts = urlsplit(stack.dsn)
+    address = f"{SUPERUSER}:{state.secrets.postgres_superuser}@{parts.hostname}:{parts.port}"
+    return urlunsplit(parts._replace(netloc=address, path=f"/{database}"))
+
+
+@contextmanager
+def fresh_database(stack: Stack, owner: str) -> Iterator[str]:
+    """A database with nothing in it but the extensions."""
+    name = re.sub(r"\W", "_", owner)[-40:] + "_" + uuid.uuid4().hex[:6]
+    with psycopg.connect(_superuser_dsn(stack, "postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} OWNER spectralize").format(sql.Identifier(name)))
+    with psycopg.connect(_superuser_dsn(stack, name), autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION timescaledb")
+        connection.execute("CREATE EXTENSION vector")
+    yield urlunsplit(urlsplit(stack.dsn)._replace(path=f"/{name}"))
+    with psycopg.connect(_superuser_dsn(stack, "postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def empty_dsn(stack: Stack, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database without our schema, for one test."""
+    with fresh_database(stack, request.node.name) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="module")
+def dsn(stack: Stack, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A migrated database, for one test module."""
+    with fresh_database(stack, request.module.__name__) as dsn:
+        migrate(dsn)
+        yield dsn
+
+
+@pytest.fixture
+def store(dsn: str, aws: None) -> Iterator[Store]:
+    """An empty bucket with its source, and a connection to the module's database."""
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    client = open_s3()
+    for name in (bucket, f"{bucket}-manifests"):
+        client.create_bucket(Bucket=name)
+    source = Source(
+        name="test", bucket=bucket, include=("*.wav", "*.flac", "*.mp3", "*.ogg"), profiles=("mel128_22k",), settle_s=0
+    )
+    with connect(dsn) as connection:
+        yield Store(dsn, connection, client, source)
