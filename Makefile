@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down seed status test test-slow bench lint format lock clean
+.PHONY: help install demo up down seed status password test test-slow bench lint format lock clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ seed: $(INSTALLED)  ## Put the demo's recordings into the bucket
 
 status: $(INSTALLED)  ## Show the services of the stack and their addresses
 	@$(BIN)/python -m local status
+
+password: $(INSTALLED)  ## Print the password of the Airflow user
+	@$(BIN)/python -m local password
 
 test: $(INSTALLED)  ## Run the tests against real servers
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from rich.table import Table
 from local.errors import StackError
 from local.services import ORDER
 from local.stack import Stack
+from spectralize.errors import SpectralizeError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="S3, TimescaleDB and Airflow on this machine.")
 console = Console()
@@ -31,6 +33,9 @@ def errors_in_one_line() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         if error.log_tail:
             print("\n".join(f"  | {line}" for line in error.log_tail.splitlines()), file=sys.stderr)
+        raise typer.Exit(1) from error
+    except SpectralizeError as error:
+        print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     except OSError as error:
         # A full disk, or a home that belongs to another user.
@@ -49,6 +54,38 @@ def up(
         stack = Stack(name=name, console=console)
         stack.up([service.strip() for service in only.split(",")] if only else None)
         console.print(f"[green]✓[/] {'up':<20} {monotonic() - begun:6.1f} s", highlight=False)
+
+
+Audio = Annotated[Path | None, typer.Option(help="A folder of your own recordings.", file_okay=False, exists=True)]
+
+
+@app.command()
+def demo(audio: Audio = None, name: Name = "main") -> None:
+    """Start the stack, ingest real recordings through Airflow and Spark, and show the result."""
+    from local.demo import Demo
+
+    with errors_in_one_line():
+        stack = Stack(name=name, console=console)
+        stack.up()
+        Demo(stack, console).run(audio)
+
+
+@app.command()
+def seed(audio: Audio = None, name: Name = "main") -> None:
+    """Start S3 and put the demo's recordings, or those of a folder, into the bucket."""
+    from local.demo import Demo
+
+    with errors_in_one_line():
+        stack = Stack(name=name, console=console)
+        stack.up(["s3"])
+        Demo(stack, console).seed(audio)
+
+
+@app.command()
+def password(name: Name = "main") -> None:
+    """Print the password of the Airflow user."""
+    with errors_in_one_line():
+        print(Stack(name=name).airflow_password)
 
 
 @app.command()

@@ -43,6 +43,14 @@ class DagRun:
 
 
 @dataclass(frozen=True, slots=True)
+class NextRun:
+    """The run that the scheduler will create next, once its DAG is not paused."""
+
+    logical_date: datetime
+    run_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class TaskInstance:
     task_id: str
     state: str | None
@@ -90,6 +98,12 @@ class AirflowApi:
 
     def import_errors(self) -> list[Json]:
         return list(self._request("GET", "importErrors")["import_errors"])
+
+    def next_run(self, dag_id: str) -> NextRun | None:
+        """Return what the scheduler will start next, None for a DAG without a schedule."""
+        found = self._request("GET", f"dags/{dag_id}")
+        logical_date, run_after = _moment(found["next_dagrun_logical_date"]), _moment(found["next_dagrun_run_after"])
+        return NextRun(logical_date, run_after) if logical_date and run_after else None
 
     def unpause(self, dag_id: str) -> None:
         self._request("PATCH", f"dags/{dag_id}", json={"is_paused": False})

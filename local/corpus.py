@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -343,7 +344,8 @@ def _build_files(folder: Path, package: Path) -> None:
     # Longest first, so that no process ends up alone with the longest piece.
     by_length = sorted(PIECES, key=lambda piece: -(piece.duration_s or (music / piece.source).stat().st_size / 14_000))
     # Not forked: a fork of a process with threads, such as FFmpeg's, may hang.
-    with ProcessPoolExecutor(min(4, os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(min(4, os.cpu_count() or 1), context, initializer=_leave_interrupts_alone) as pool:
         for piece in pool.map(partial(_write_piece, music, folder), by_length):
             logger.info("%s: written", piece.key)
     for copy in CUT_COPIES:
@@ -356,6 +358,11 @@ def _build_files(folder: Path, package: Path) -> None:
     shutil.copyfile(package / "usr/share/doc" / PACKAGE / "copyright", folder / COPYRIGHT_FILE)
     sizes = {file.key: file.path.stat().st_size for file in _describe(folder)}
     (folder / _MARKER).write_text(json.dumps({"fingerprint": _fingerprint(), "sizes": sizes}, indent=1))
+
+
+def _leave_interrupts_alone() -> None:
+    """A terminal interrupts the pool's processes too, and one that stops between tasks makes the parent wait forever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_piece(music: Path, folder: Path, piece: Piece) -> Piece:

@@ -86,7 +86,7 @@ def make_owned_folder(place: PostgresPlace, folder: Path) -> None:
     # The parents stay root's: they must be passable for the server's user, whatever the caller's umask is.
     for parent in reversed([folder, *folder.parents]):
         if not parent.exists():
-            parent.mkdir()
+            parent.mkdir(exist_ok=True)
             parent.chmod(0o755)
     if os.geteuid() == 0:
         own(place, folder)

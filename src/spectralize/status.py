@@ -53,7 +53,7 @@ ORDER BY b.batch_id DESC LIMIT %s
 """
 
 _LINES = """
-SELECT o.bucket, o.key, o.etag, o.size_bytes, p.name AS profile, b.generation, b.outcome, b.reason_class,
+SELECT b.batch_id, o.bucket, o.key, o.etag, o.size_bytes, p.name AS profile, b.generation, b.outcome, b.reason_class,
        coalesce(b.reason, s.reason) AS reason, b.attempts, r.decoded_duration_s AS duration_s, s.n_frames,
        b.fetch_s, b.decode_s, b.mel_s, b.load_s, s.spectrogram_id, s.status
 FROM spectralize.batch_objects AS b
@@ -61,8 +61,16 @@ JOIN spectralize.objects AS o USING (object_id)
 JOIN spectralize.profiles AS p USING (profile_id)
 LEFT JOIN spectralize.spectrograms AS s ON s.spectrogram_id = b.spectrogram_id
 LEFT JOIN spectralize.recordings AS r ON r.object_id = s.object_id
-WHERE b.batch_id = %s ORDER BY o.key, p.name
 """
+
+_LINES_OF_BATCH = _LINES + "WHERE b.batch_id = %s ORDER BY o.key, p.name"
+
+#: The newest object of each key, and the newest batch that planned it.
+_LINES_OF_KEYS = (
+    "SELECT DISTINCT ON (key, profile) * FROM ("
+    + _LINES
+    + "WHERE o.bucket = %s AND o.key = ANY (%s) ORDER BY o.last_modified DESC, b.batch_id DESC) AS lines ORDER BY key, profile"
+)
 
 
 def read_status(connection: psycopg.Connection[Any], *, n_batches: int = 20) -> Status:
@@ -92,4 +100,10 @@ def read_status(connection: psycopg.Connection[Any], *, n_batches: int = 20) -> 
 def read_batch_lines(connection: psycopg.Connection[Any], batch_id: int) -> list[dict[str, Any]]:
     """Return one row per planned (object, profile) of a batch, with its outcome, reason and timings."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_LINES, (batch_id,)).fetchall()
+        return cursor.execute(_LINES_OF_BATCH, (batch_id,)).fetchall()
+
+
+def read_key_lines(connection: psycopg.Connection[Any], bucket: str, keys: list[str]) -> list[dict[str, Any]]:
+    """Return the newest line of each key and profile: where these objects stand now, whichever batch brought them there."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_LINES_OF_KEYS, (bucket, keys)).fetchall()
