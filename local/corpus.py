@@ -13,16 +13,15 @@ import json
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
+from threading import Event
 from typing import Literal
 
 import av
@@ -343,11 +342,16 @@ def _build_files(folder: Path, package: Path) -> None:
         file.path.parent.mkdir(parents=True, exist_ok=True)
     # Longest first, so that no process ends up alone with the longest piece.
     by_length = sorted(PIECES, key=lambda piece: -(piece.duration_s or (music / piece.source).stat().st_size / 14_000))
-    # Not forked: a fork of a process with threads, such as FFmpeg's, may hang.
-    context = get_context("spawn")
-    with ProcessPoolExecutor(min(4, os.cpu_count() or 1), context, initializer=_leave_interrupts_alone) as pool:
-        for piece in pool.map(partial(_write_piece, music, folder), by_length):
-            logger.info("%s: written", piece.key)
+    # Threads are as fast as processes here, because FFmpeg works without the interpreter's lock; and where an interrupt
+    # also reaches the processes of a pool, it can leave the parent waiting for them forever.
+    stop = Event()
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        try:
+            for piece in pool.map(partial(_write_piece, music, folder, stop), by_length):
+                logger.info("%s: written", piece.key)
+        finally:
+            # After an error or an interrupt nobody wants to wait for the pieces that are under way.
+            stop.set()
     for copy in CUT_COPIES:
         data = (folder / copy.original).read_bytes()
         (folder / copy.key).write_bytes(data[: int(len(data) * _CUT_SHARE)])
@@ -360,13 +364,8 @@ def _build_files(folder: Path, package: Path) -> None:
     (folder / _MARKER).write_text(json.dumps({"fingerprint": _fingerprint(), "sizes": sizes}, indent=1))
 
 
-def _leave_interrupts_alone() -> None:
-    """A terminal interrupts the pool's processes too, and one that stops between tasks makes the parent wait forever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _write_piece(music: Path, folder: Path, piece: Piece) -> Piece:
-    """Write one piece; runs in a process of the pool."""
+def _write_piece(music: Path, folder: Path, stop: Event, piece: Piece) -> Piece:
+    """Write one piece, or a part of it once `stop` is set, and return it for the log."""
     # bitexact: no encoder versions, no random serial numbers. The same packages then build the same bytes.
     options = {"fflags": "+bitexact"}
     if piece.key.endswith(".m4a"):
@@ -381,10 +380,9 @@ def _write_piece(music: Path, folder: Path, piece: Piece) -> Piece:
             if piece.encoding.codec is None:
                 _copy_packets(original, output)
             else:
-                _encode(original, output, piece)
+                _encode(original, output, piece, stop)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        # One line for the parent: FFmpeg's own errors do not all survive the way between processes.
-        raise CorpusError(f"{piece.key}: cannot be made from {piece.source}: {error}") from None
+        raise CorpusError(f"{piece.key}: cannot be made from {piece.source}: {error}") from error
     return piece
 
 
@@ -398,7 +396,9 @@ def _copy_packets(original: av.container.InputContainer, output: av.container.Ou
             output.mux(packet)
 
 
-def _encode(original: av.container.InputContainer, output: av.container.OutputContainer, piece: Piece) -> None:
+def _encode(
+    original: av.container.InputContainer, output: av.container.OutputContainer, piece: Piece, stop: Event
+) -> None:
     encoding = piece.encoding
     stream = output.add_stream(encoding.codec or "", encoding.samplerate_hz, options=encoding.options)
     if not isinstance(stream, AudioStream):
@@ -407,6 +407,8 @@ def _encode(original: av.container.InputContainer, output: av.container.OutputCo
     n_samples = 0
     # The encoder resamples and remixes what it is given.
     for frame in _excerpt(original, piece):
+        if stop.is_set():
+            return
         frame.pts, frame.time_base = n_samples, Fraction(1, frame.sample_rate)
         n_samples += frame.samples
         output.mux(stream.encode(frame))

@@ -99,7 +99,8 @@ class Demo:
         place: two runs would do the same work side by side.
         """
         due = api.next_run(DAG_ID)
-        if due is not None and due.run_after <= datetime.now(UTC):
+        taken = {run.logical_date for run in api.runs(DAG_ID)}
+        if due is not None and due.run_after <= datetime.now(UTC) and due.logical_date not in taken:
             return api.trigger(DAG_ID, logical_date=due.logical_date)
         return api.trigger(DAG_ID)
 

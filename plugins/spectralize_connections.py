@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from airflow.exceptions import AirflowException, AirflowFailException
 from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from spectralize.errors import ServiceError, SpectralizeError
 

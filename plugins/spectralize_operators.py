@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.exceptions import AirflowFailException, AirflowSkipException
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import BaseHook, BaseOperator, BaseSensorOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from spectralize.sources import load_sources
 from spectralize_connections import SPARK_CONN_ID, features_dsn, job_environment, plain_errors, s3_client
@@ -150,7 +150,14 @@ class MelSpectrogramOperator(SparkSubmitOperator):
             self.py_files = str(path)
             if not master.startswith(("yarn", "k8s")):
                 self.env_vars = job_environment()
-        super().execute(context)
+        try:
+            super().execute(context)
+        except AirflowException as error:
+            # The hook quotes the last lines of the log; the job's own line says what was wrong.
+            own = [line for line in str(error).splitlines() if line.startswith("mel_spectrogram: ")]
+            if not own:
+                raise
+            raise AirflowException(own[-1]) from None
 
 
 class GateOperator(BaseOperator):

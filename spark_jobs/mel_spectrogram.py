@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from spectralize.database import resolve_dsn
+from spectralize.database import connect, resolve_dsn
 from spectralize.errors import SpectralizeError
+from spectralize.ledger import hold_batch_open
 from spectralize.manifest import Manifest, read_manifest
 from spectralize.s3 import open_s3
 from spectralize.tables import PlannedObject
@@ -69,6 +70,9 @@ def main() -> int:
     uri = parser.parse_args().manifest
     try:
         manifest = read_manifest(open_s3(), uri)
+        # Before Spark starts, so that a database that is away, or a batch that is closed, is one line and not a stack trace.
+        with connect(application=f"spectralize batch {manifest.batch_id}") as connection:
+            hold_batch_open(connection, manifest.batch_id)
         spark = SparkSession.builder.appName(f"spectralize batch {manifest.batch_id}").getOrCreate()
         try:
             counts = compute_batch(spark, manifest)

@@ -1,0 +1,313 @@
+"""The whole flow on real audio: S3, the real scheduler, a real Spark job, TimescaleDB. One test builds on the one before."""
+
+import io
+import os
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import psutil
+import psycopg
+import pytest
+import soundfile
+
+from local.airflow_api import AirflowApi, DagRun
+from local.corpus import CorpusFile, build_corpus
+from local.paths import Layout
+from local.stack import Stack
+from local.waiting import NotReady, wait_until
+from spectralize.database import connect
+from spectralize.decode import decode_audio, resample_audio
+from spectralize.profiles import find_profile
+from spectralize.reader import read_mel
+from spectralize.s3 import open_s3
+from spectralize.status import read_batch_lines, read_key_lines, read_status
+from spectralize.verify import verify_store
+from tests.reference import assert_close_db, librosa_mel
+from tests.store import CONTENT
+
+DAG_ID = "ingest_audio"
+BUCKET = "audio"
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> list[CorpusFile]:
+    """The demo's own recordings, built once and kept beside the embedded stack."""
+    folder = Layout.of(None, "main").home / "corpus"
+    return build_corpus(folder / "audio", cache=folder / "package")
+
+
+@pytest.fixture(scope="module")
+def api(stack: Stack, aws: None) -> Iterator[AirflowApi]:
+    """All of Airflow, on the session's stack."""
+    stack.up()
+    with AirflowApi(stack.airflow_url, stack.airflow_user, stack.airflow_password) as api:
+        api.wait_for_dag(DAG_ID)
+        yield api
+
+
+@pytest.fixture
+def connection(stack: Stack) -> Iterator[psycopg.Connection[Any]]:
+    with connect(stack.dsn) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def first_run(api: AirflowApi, corpus: list[CorpusFile]) -> DagRun:
+    """The corpus, uploaded and ingested."""
+    client = open_s3()
+    for file in corpus:
+        client.put_object(Bucket=BUCKET, Key=file.key, Body=file.path.read_bytes())
+    due = api.next_run(DAG_ID)
+    assert due is not None
+    run = api.trigger(DAG_ID, logical_date=due.logical_date)
+    api.unpause(DAG_ID)
+    return api.wait_for_run(DAG_ID, run.run_id)
+
+
+def ingest(api: AirflowApi, conf: dict[str, object] | None = None) -> DagRun:
+    return api.wait_for_run(DAG_ID, api.trigger(DAG_ID, conf).run_id)
+
+
+def batch_of(connection: psycopg.Connection[Any], run: DagRun) -> dict[str, Any]:
+    [batch] = [batch for batch in read_status(connection)["batches"] if batch["run_id"] == run.run_id]
+    connection.rollback()
+    return batch
+
+
+def breaches(connection: psycopg.Connection[Any]) -> list[str]:
+    return [f"{found.name}: {breach}" for found in verify_store(connection) for breach in found.breaches]
+
+
+def count_rows(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    tables = ("objects", "recordings", "spectrograms", "mel_frames", "waveform_frames", "mel_seconds")
+    counts = {table: connection.execute(f"SELECT count(*) FROM spectralize.{table}").fetchone()[0] for table in tables}
+    connection.rollback()
+    return counts
+
+
+def test_the_scheduler_runs_the_dag_and_each_object_has_its_outcome(
+    api: AirflowApi, first_run: DagRun, corpus: list[CorpusFile], connection: psycopg.Connection[Any], stack: Stack
+) -> None:
+    assert first_run.state == "success", describe(api, first_run)
+    states = {task.task_id: task.state for task in api.task_instances(DAG_ID, first_run.run_id)}
+    assert set(states.values()) == {"success"}
+    log = api.task_log(DAG_ID, first_run.run_id, "mel_spectrogram")
+    assert "Spark-Submit cmd: spark-submit --master local[*,4]" in log
+    batch = batch_of(connection, first_run)
+    lines = {line["key"]: line["outcome"] for line in read_batch_lines(connection, batch["batch_id"])}
+    assert lines == {file.key: file.expected for file in corpus if file.expected != "ignored"}
+    assert batch["state"] == "success"
+    assert batch["code_zip_sha256"]
+    assert batch["ignored"] == sum(file.expected == "ignored" for file in corpus)
+    assert breaches(connection) == []
+
+
+def test_no_secret_is_in_any_task_log_or_xcom(api: AirflowApi, first_run: DagRun, stack: Stack) -> None:
+    env = stack.env()
+    secrets = [env["AWS_SECRET_ACCESS_KEY"], env["SPECTRALIZE_DSN"].split(":")[2].split("@")[0], stack.airflow_password]
+    text = "".join(
+        api.task_log(DAG_ID, first_run.run_id, task.task_id) for task in api.task_instances(DAG_ID, first_run.run_id)
+    )
+    text += str(
+        api._request(
+            "GET", f"dags/{DAG_ID}/dagRuns/{first_run.run_id}/taskInstances/plan_batch/xcomEntries/return_value"
+        )
+    )
+    text += str(api._request("GET", f"dags/{DAG_ID}/dagRuns/{first_run.run_id}/taskInstances/mel_spectrogram"))
+    assert "manifests/audio/" in text
+    assert [secret for secret in secrets if secret in text] == []
+
+
+def stored(connection: psycopg.Connection[Any], key: str) -> np.ndarray:
+    [line] = read_key_lines(connection, BUCKET, [key])
+    return read_mel(connection, line["spectrogram_id"]).mel
+
+
+def test_stored_frames_of_each_recording_equal_librosas(
+    first_run: DagRun, corpus: list[CorpusFile], connection: psycopg.Connection[Any]
+) -> None:
+    profile = find_profile("mel128_22k")
+    assert isinstance(profile.sr, int)
+    checked = set()
+    for file in corpus:
+        if file.expected not in {"loaded", "partial"}:
+            continue
+        audio = decode_audio(file.path.read_bytes(), max_duration_s=3600)
+        actual = stored(connection, file.key)
+        y = resample_audio(audio.y, audio.sr, profile.sr)
+        assert_close_db(actual, librosa_mel(y, profile.sr, profile), bound_db=0.01, is_half=True)
+        if file.path.suffix in {".wav", ".flac"} and file.expected == "loaded":
+            samples, sr = soundfile.read(io.BytesIO(file.path.read_bytes()), dtype="float32", always_2d=True)
+            y = resample_audio(np.ascontiguousarray(samples.mean(axis=1)), sr, profile.sr)
+            assert_close_db(actual, librosa_mel(y, profile.sr, profile), bound_db=0.01, is_half=True)
+        checked.add(file.path.suffix)
+    assert checked >= {".mp3", ".m4a", ".flac", ".ogg", ".wav", ".opus"}
+
+
+def test_the_tags_of_each_format_are_stored(
+    first_run: DagRun, corpus: list[CorpusFile], connection: psycopg.Connection[Any]
+) -> None:
+    keys = [file.key for file in corpus if file.expected == "loaded"]
+    rows = connection.execute(
+        "SELECT o.key, r.title, r.artist, r.duration, r.samplerate, r.decoded_duration_s, r.decoded_samplerate_hz "
+        "FROM spectralize.recordings AS r JOIN spectralize.objects AS o USING (object_id) WHERE o.key = ANY (%s)", (keys,),
+    ).fetchall()  # fmt: skip
+    assert len(rows) == len(keys)
+    for key, title, artist, duration, samplerate, decoded_s, decoded_hz in rows:
+        assert title, key
+        assert artist, key
+        assert duration == pytest.approx(decoded_s, abs=0.2), key
+        assert samplerate == decoded_hz, key
+
+
+def test_running_again_adds_nothing_and_counts_every_object_unchanged(
+    api: AirflowApi, first_run: DagRun, connection: psycopg.Connection[Any]
+) -> None:
+    before = count_rows(connection)
+    run = ingest(api)
+    assert run.state == "success", describe(api, run)
+    assert count_rows(connection) == before
+    batch, first = batch_of(connection, run), batch_of(connection, first_run)
+    assert (batch["planned"], batch["unchanged"]) == (0, first["planned"])
+    states = {task.task_id: task.state for task in api.task_instances(DAG_ID, run.run_id)}
+    assert states["mel_spectrogram"] == "skipped"
+    assert breaches(connection) == []
+
+
+def test_overwriting_a_key_loads_one_object_and_supersedes_the_old(
+    api: AirflowApi, first_run: DagRun, corpus: list[CorpusFile], connection: psycopg.Connection[Any]
+) -> None:
+    wav_file, flac_file = (next(file for file in corpus if file.path.suffix == kind and file.expected == "loaded")
+                           for kind in (".wav", ".flac"))  # fmt: skip
+    current = "SELECT object_id, spectrogram_id FROM spectralize.current_spectrograms WHERE bucket = %s AND key = %s"
+    before = connection.execute(current, (BUCKET, wav_file.key)).fetchall()
+    rows = count_rows(connection)
+    open_s3().put_object(Bucket=BUCKET, Key=wav_file.key, Body=flac_file.path.read_bytes())
+    run = ingest(api)
+    assert run.state == "success", describe(api, run)
+    batch = batch_of(connection, run)
+    assert (batch["planned"], batch["loaded"]) == (1, 1)
+    after = connection.execute(current, (BUCKET, wav_file.key)).fetchall()
+    assert len(before) == len(after) == 1
+    assert before[0][0] != after[0][0]
+    assert count_rows(connection)["spectrograms"] == rows["spectrograms"] + 1
+    np.testing.assert_array_equal(read_mel(connection, after[0][1]).mel, stored(connection, flac_file.key))
+    assert breaches(connection) == []
+
+
+def spark_processes(stack: Stack) -> list[psutil.Process]:
+    """The JVM of the running Spark job, if there is one on this stack."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.name() == "java" and process.environ().get("SPECTRALIZE_STACK") == str(stack.layout.stack):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def kill_half_way(stack: Stack, connection: psycopg.Connection[Any], run: DagRun, *, with_spark: bool) -> int:
+    """SIGKILL the Airflow task once the first object is in the ledger, and the Spark job with it or not."""
+
+    def half_way() -> None:
+        rows = connection.execute(
+            "SELECT count(*) FROM spectralize.batch_objects AS o JOIN spectralize.batches AS b USING (batch_id) "
+            "WHERE b.run_id = %s AND o.outcome = 'loaded'", (run.run_id,),
+        ).fetchone()  # fmt: skip
+        connection.rollback()
+        if not rows or rows[0] < 2:
+            raise NotReady("nothing is loaded yet")
+
+    wait_until(half_way, what="the Spark job half-way", timeout_s=120)
+    [spark] = spark_processes(stack)
+    task = spark.parent()
+    assert task is not None
+    victims = [task, *([spark, *spark.children(recursive=True)] if with_spark else [])]
+    for victim in victims:
+        os.kill(victim.pid, signal.SIGKILL)
+    psutil.wait_procs(victims, timeout=10)
+    row = connection.execute(
+        "SELECT count(*) FROM spectralize.batch_objects AS o JOIN spectralize.batches AS b USING (batch_id) "
+        "WHERE b.run_id = %s AND o.outcome IS NULL", (run.run_id,),
+    ).fetchone()  # fmt: skip
+    connection.rollback()
+    assert row is not None
+    return int(row[0])
+
+
+def contents(connection: psycopg.Connection[Any], prefix: str) -> dict[str, tuple[Any, ...]]:
+    """Content of each current spectrogram under a prefix, by key without the prefix; times and generations left out."""
+    rows = connection.execute(CONTENT, (BUCKET,)).fetchall()
+    connection.rollback()
+    return {row[1].removeprefix(prefix): row[2:4] + row[5:11] + row[12:] for row in rows if row[1].startswith(prefix)}
+
+
+@pytest.mark.parametrize(
+    "with_spark",
+    [True, pytest.param(False, marks=pytest.mark.slow)],
+    ids=["with its Spark job", "leaving the Spark job behind"],
+)
+def test_a_task_killed_half_way_and_retried_gives_the_tables_of_an_undisturbed_run(
+    with_spark: bool,
+    api: AirflowApi,
+    first_run: DagRun,
+    corpus: list[CorpusFile],
+    connection: psycopg.Connection[Any],
+    stack: Stack,
+) -> None:
+    prefix = f"again-{with_spark}/"
+    loadable = [file for file in corpus if file.expected in {"loaded", "partial"} and file.path.suffix != ".wav"]
+    for file in loadable:
+        open_s3().put_object(Bucket=BUCKET, Key=prefix + file.key, Body=file.path.read_bytes())
+    run = api.trigger(DAG_ID)
+    unfinished = kill_half_way(stack, connection, run, with_spark=with_spark)
+    assert unfinished > 0
+    run = api.wait_for_run(DAG_ID, run.run_id)
+    assert run.state == "success", describe(api, run)
+    [task] = [task for task in api.task_instances(DAG_ID, run.run_id) if task.task_id == "mel_spectrogram"]
+    assert task.try_number == 2
+    batch = batch_of(connection, run)
+    assert (batch["planned"], batch["loaded"] + batch["partial"]) == (len(loadable), len(loadable))
+    undisturbed = contents(connection, "")
+    assert contents(connection, prefix) == {file.key: undisturbed[file.key] for file in loadable}
+    assert breaches(connection) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("service", ["s3", "timescale"])
+def test_a_server_that_is_away_fails_the_task_with_one_line_and_a_retry_succeeds(
+    service: str, api: AirflowApi, first_run: DagRun, stack: Stack
+) -> None:
+    task_id = {"s3": "plan_batch", "timescale": "ensure_schema"}[service]
+    stack.stop(service)
+    try:
+        run = api.trigger(DAG_ID)
+
+        def has_failed_once() -> None:
+            tasks = {task.task_id: task for task in api.task_instances(DAG_ID, run.run_id)}
+            if task_id not in tasks or tasks[task_id].state != "up_for_retry":
+                raise NotReady(f"{task_id} has not failed yet")
+
+        wait_until(has_failed_once, what=f"the failure of {task_id}", timeout_s=120)
+    finally:
+        stack.start(service)
+    errors = [line for line in api.task_log(DAG_ID, run.run_id, task_id).splitlines() if "is unreachable" in line]
+    assert errors, api.task_log(DAG_ID, run.run_id, task_id)
+    run = api.wait_for_run(DAG_ID, run.run_id)
+    assert run.state == "success", describe(api, run)
+
+
+def describe(api: AirflowApi, run: DagRun) -> str:
+    """What a failed run has to say for itself."""
+    parts = [f"{run.run_id} at {datetime.now(UTC):%H:%M:%S}"]
+    for task in api.task_instances(DAG_ID, run.run_id):
+        parts.append(f"{task.task_id}: {task.state}, try {task.try_number}")
+        if task.state in {"failed", "up_for_retry"}:
+            parts.append(api.task_log(DAG_ID, run.run_id, task.task_id, task.try_number)[-3000:])
+    return "\n".join(parts)
