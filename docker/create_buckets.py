@@ -1,7 +1,5 @@
 """Create the buckets that config/sources.toml names, where they are missing."""
 
-from botocore.config import Config
-
 from spectralize.s3 import open_s3, s3_errors, split_uri
 from spectralize.sources import load_sources
 

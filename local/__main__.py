@@ -6,8 +6,8 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic
 from pathlib import Path
+from time import monotonic
 from typing import Annotated
 
 import typer

@@ -13,7 +13,7 @@ from spectralize.reader import read_mel
 
 mpl.use("Agg")
 
-from matplotlib import pyplot as plt  # noqa: E402  (after the choice of a backend without a screen)
+from matplotlib import pyplot as plt
 
 #: As much as fits a picture and can still be read.
 _SECONDS = 30.0

@@ -78,6 +78,12 @@ def _wav_duration_s(data: bytes) -> float | None:
     return None
 
 
+def _lacks_ogg_end(data: bytes) -> bool:
+    """Tell whether the last page of an Ogg file is not marked as the end of its stream, which a cut-off file lacks."""
+    last = data.rfind(b"OggS")
+    return last < 0 or last + 6 > len(data) or not data[last + 5] & 0x04
+
+
 def _is_duration_exact(container_name: str, data: bytes) -> bool:
     """Tell whether the header counts samples. An mp3 without a Xing or VBRI header is only estimated by bit rate."""
     if container_name == "mp3":
@@ -193,6 +199,8 @@ def decode_audio(data: bytes, *, max_duration_s: float) -> DecodedAudio:
         name = container.format.name
     if name == "wav" and (claimed_s := _wav_duration_s(data)) is not None:
         declared_s = claimed_s
+    if name == "ogg" and state.n_samples and not state.ended_by and _lacks_ogg_end(data):
+        state.ended_by = "has no end-of-stream page: cut off"
     if not state.n_samples:
         why = state.ended_by or (
             f"none of {state.bad_packets} packets can be decoded" if state.bad_packets else "no packets"

@@ -48,7 +48,7 @@ class MelWindow:
     @property
     def times_s(self) -> npt.NDArray[np.float64]:
         """Seconds from the start of the recording, shape (n_frames,)."""
-        return self.frame_index * (self.hop_length / self.sr)
+        return self.frame_index.astype(np.float64) * (self.hop_length / self.sr)
 
 
 def read_mel(

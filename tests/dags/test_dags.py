@@ -1,5 +1,6 @@
 """The DAG files as Airflow's parser sees them, in a process of their own."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -105,7 +106,7 @@ def test_each_param_has_a_description_and_a_type(parsed: dict[str, Any]) -> None
 def test_the_steps_of_an_ingest_run(parsed: dict[str, Any]) -> None:
     edges = {tuple(edge) for edge in parsed["edges"]}
     chain = ["ensure_schema", "sense", "plan_batch", "mel_spectrogram", "gate"]
-    assert set(zip(chain, chain[1:], strict=False)) <= edges
+    assert set(itertools.pairwise(chain)) <= edges
     for task in ("require_valid_indexes", "analyze_tables"):
         assert {("gate", task), (task, "close_batch")} <= edges
         assert (REPOSITORY / "sql" / "ingest" / f"{task}.sql").is_file()

@@ -39,7 +39,7 @@ def test_a_missing_parameter_is_named() -> None:
 
 
 def test_an_unknown_profile_names_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="profile 'nope': not in mel_profiles.toml, which has mel128_22k, seed2020"):
+    with pytest.raises(ConfigError, match=r"profile 'nope': not in mel_profiles\.toml, which has mel128_22k, seed2020"):
         find_profile("nope")
 
 
@@ -91,7 +91,7 @@ def test_a_bad_source_is_one_line_and_leaves_the_others(
     with pytest.raises(ConfigError, match=f"source 'bad': .*{message}") as caught:
         sources.find("bad")
     assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match="source 'worse': not in sources.toml, which has good"):
+    with pytest.raises(ConfigError, match=r"source 'worse': not in sources\.toml, which has good"):
         sources.find("worse")
 
 
