@@ -20,7 +20,8 @@ from local.stack import Stack
 from spectralize.errors import SpectralizeError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="S3, TimescaleDB and Airflow on this machine.")
-console = Console()
+# Tables need more than the 80 columns that rich assumes where there is no terminal.
+console = Console(width=None if sys.stdout.isatty() else 140)
 
 Name = Annotated[str, typer.Option(help="Several stacks can run side by side, each under its own name.")]
 

@@ -206,11 +206,11 @@ class AirflowApi:
         self._request("PATCH", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}", json={"new_state": state})
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
-        """Return the log of one try as text, a line per event."""
+        """Return the log of one try as text, a line per event; an exception adds a line with its type and message."""
         address = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
         query: dict[str, Any] = {"map_index": map_index, "full_content": True}
         content = self._request("GET", address, params=query)["content"]
-        return "\n".join(event if isinstance(event, str) else str(event.get("event", "")) for event in content)
+        return "\n".join(line for event in content for line in _lines_of(event))
 
     # Inside
 
@@ -238,6 +238,13 @@ class AirflowApi:
         response = self._http.post("/auth/token", json={"username": self._user, "password": self._password})
         _raise_for(response)
         self._http.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
+
+
+def _lines_of(event: str | Json) -> list[str]:
+    if isinstance(event, str):
+        return [event]
+    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in event.get("error_detail") or []]
+    return [str(event.get("event", "")), *errors]
 
 
 def _raise_for(response: httpx.Response) -> None:

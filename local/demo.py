@@ -16,7 +16,7 @@ import psycopg
 from botocore.exceptions import ClientError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
 
 from local.airflow_api import AirflowApi, DagRun, TaskInstance
 from local.corpus import CorpusFile, build_corpus, scan_folder
@@ -80,9 +80,10 @@ class Demo:
             aws_access_key_id=self.stack.s3_access_key, aws_secret_access_key=self.stack.s3_secret_key,
         )  # fmt: skip
         bucket = load_sources().find("audio").bucket
-        with self._step(f"{len(files)} objects in s3://{bucket}"):
-            for file in files:
-                _put(client, bucket, file)
+        begun = monotonic()
+        for file in track(files, f"uploading to s3://{bucket}", console=self.console, transient=True):
+            _put(client, bucket, file)
+        self._done(f"{len(files)} objects in s3://{bucket}", begun)
         return files
 
     @contextmanager
@@ -90,6 +91,9 @@ class Demo:
         begun = monotonic()
         with self.console.status(f"{escape(what)} …"):
             yield
+        self._done(what, begun)
+
+    def _done(self, what: str, begun: float) -> None:
         self.console.print(f"[green]✓[/] {escape(what):<38} {monotonic() - begun:6.1f} s", highlight=False)
 
     def _trigger(self, api: AirflowApi) -> DagRun:
@@ -116,6 +120,8 @@ class Demo:
                 running = [task.task_id for task in tasks if task.state in {"running", "queued", "up_for_retry"}]
                 planned, done = self._progress(now)
                 description = ", ".join(running) or now.state
+                if not self.console.is_terminal and description != progress.tasks[bar].description:
+                    self.console.print(f"  {description}", highlight=False)
                 progress.update(bar, description=description, total=planned, completed=done)
 
             return api.wait_for_run(DAG_ID, run.run_id, timeout_s=3600, on_poll=look)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -63,4 +62,4 @@ def job_environment() -> dict[str, str]:
     endpoint = hook.conn_config.get_service_endpoint_url("s3")
     if endpoint:
         environment["AWS_ENDPOINT_URL_S3"] = endpoint
-    return {**os.environ, **environment}
+    return environment

@@ -36,9 +36,6 @@ _ENVIRONMENT = (
     "NUMBA_CACHE_DIR",
 )
 
-#: One thread per worker: the cores belong to Spark's tasks.
-_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-
 
 def compute_batch(spark: SparkSession, manifest: Manifest) -> Counter[str]:
     """Run every slice of the batch and return how many (object, profile) pairs came to each outcome."""
@@ -48,7 +45,7 @@ def compute_batch(spark: SparkSession, manifest: Manifest) -> Counter[str]:
         dsn=resolve_dsn(),
         profiles=manifest.profiles,
         limits=manifest.limits,
-        environment=_THREADS | {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        environment={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
     )
     slices = slice_objects(manifest.objects, context.defaultParallelism)
     context.setJobDescription(f"batch {manifest.batch_id} of {manifest.source}: {len(manifest.objects)} objects")

@@ -1,6 +1,7 @@
 """The command `spectralize`. Errors are one line on stderr: exit code 1, or 2 for a wrong call."""
 
 import json
+import os
 import sys
 from typing import Annotated, Any
 
@@ -30,6 +31,11 @@ Dsn = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def _console() -> Console:
+    """A console that, written to a file or pipe, does not fold tables to 80 columns."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140)
 
 
 def _print_json(value: object) -> None:
@@ -68,7 +74,7 @@ def status(
     if as_json:
         _print_json({"batch": batches[0], "objects": lines})
     else:
-        Console().print(batch_table(lines), batch_sums(batches[0]))
+        _console().print(batch_table(lines), batch_sums(batches[0]))
 
 
 @app.command()
@@ -142,7 +148,7 @@ def batch_sums(batch: dict[str, Any]) -> str:
 
 
 def _show_status(found: Status) -> None:
-    console = Console()
+    console = _console()
     console.print(
         f"{found['recordings']} recordings, {found['hours']:.2f} h; {found['spectrograms']} spectrograms with "
         f"{found['mel_frames']} Mel frames"
@@ -175,7 +181,7 @@ def _show_status(found: Status) -> None:
 
 
 def _show_findings(findings: list[Finding]) -> None:
-    console = Console()
+    console = _console()
     for finding in findings:
         if not finding.n_breaches:
             console.print(f"[green]holds[/]   {finding.statement}")

@@ -44,7 +44,9 @@ def service_errors(dsn: str) -> Iterator[None]:
         yield
     except _PASSING as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ServiceError(f"database {describe_dsn(dsn)} is unreachable: {first_line}") from error
+        # Without a code of the server's own, the server was not reached.
+        verb = "is unreachable" if error.sqlstate is None else "gave up"
+        raise ServiceError(f"database {describe_dsn(dsn)} {verb}: {first_line}") from error
 
 
 def fetch_row(connection: psycopg.Connection[Any], query: str, values: object = None) -> tuple[Any, ...]:

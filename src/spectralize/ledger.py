@@ -236,6 +236,7 @@ SET outcome = 'rejected', reason_class = 'poison',
 FROM (
     SELECT object_id, profile_id, count(*) AS failures FROM spectralize.batch_objects
     WHERE outcome = 'failed' AND reason_class <> %(unfinished)s
+      AND object_id IN (SELECT object_id FROM spectralize.batch_objects WHERE batch_id = %(batch_id)s AND outcome = 'failed')
     GROUP BY object_id, profile_id HAVING count(*) >= %(max_failures)s
 ) AS history
 WHERE here.batch_id = %(batch_id)s AND here.outcome = 'failed' AND here.reason_class <> %(unfinished)s
