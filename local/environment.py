@@ -29,7 +29,7 @@ FOREIGN = (
 )
 
 
-def for_clients(*, home: Path, dsn: str, s3: S3, airflow: Mapping[str, str]) -> dict[str, str]:
+def for_clients(*, home: Path, scratch: Path, dsn: str, s3: S3, airflow: Mapping[str, str]) -> dict[str, str]:
     """Return what everything that talks to the stack needs, wherever it was started."""
     single_threaded = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     return {
@@ -49,6 +49,9 @@ def for_clients(*, home: Path, dsn: str, s3: S3, airflow: Mapping[str, str]) -> 
             {"conn_type": "spark", "host": "local[*,4]", "extra": {"deploy-mode": "client"}}
         ),
         "SPARK_LOCAL_IP": "127.0.0.1",
+        # A job that is killed leaves its scratch files here, where `clean` finds them, rather than in /tmp.
+        "SPARK_LOCAL_DIRS": str(scratch),
+        "SPARK_SUBMIT_OPTS": f'"-Djava.io.tmpdir={scratch}" -XX:-UsePerfData',
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
         "NUMBA_CACHE_DIR": str(home / "numba"),

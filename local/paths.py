@@ -82,6 +82,10 @@ class Layout:
         return self.stack / "airflow"
 
     @property
+    def scratch(self) -> Path:
+        return self.stack / "scratch"
+
+    @property
     def supervisor_conf(self) -> Path:
         return self.stack / "supervisord.conf"
 

@@ -160,7 +160,9 @@ class Stack:
 
     def _env(self, state: State) -> dict[str, str]:
         known = self._services(state)
-        return environment.for_clients(home=self.layout.home, dsn=known.dsn, s3=known.s3, airflow=known.airflow.env())
+        return environment.for_clients(
+            home=self.layout.home, scratch=self.layout.scratch, dsn=known.dsn, s3=known.s3, airflow=known.airflow.env()
+        )
 
     def _conductor(self, state: State) -> Conductor:
         return Conductor(self.layout, state, self._services(state), self._env(state), self._report)
@@ -177,7 +179,7 @@ class Stack:
     def _prepared_state(self, wanted: Collection[str]) -> State:
         """Load or create the state, with ports that are free and a place for each database that is wanted."""
         # The stack's folder may hold databases, which another user serves when root runs it; the rest is private.
-        for folder, mode in ((self.layout.stack, 0o711), (self.layout.logs, 0o700), (self.layout.airflow, 0o700)):
+        for folder, mode in ((self.layout.stack, 0o711), (self.layout.logs, 0o700), (self.layout.airflow, 0o700), (self.layout.scratch, 0o700)):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(mode)
         state = State.load(self.layout.state) or State()

