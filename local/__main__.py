@@ -19,7 +19,12 @@ from local.services import ORDER
 from local.stack import Stack
 from spectralize.errors import SpectralizeError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="S3, TimescaleDB and Airflow on this machine.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="S3, TimescaleDB and Airflow on this machine.",
+)
 # Tables need more than the 80 columns that rich assumes where there is no terminal.
 console = Console(width=None if sys.stdout.isatty() else 140)
 

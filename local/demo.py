@@ -28,6 +28,7 @@ from spectralize.database import connect
 from spectralize.errors import LedgerError
 from spectralize.keys import is_wanted
 from spectralize.ledger import find_batch
+from spectralize.s3 import s3_errors
 from spectralize.sources import Source, load_sources
 from spectralize.status import read_key_lines, read_status
 from spectralize.verify import verify_store
@@ -82,7 +83,8 @@ class Demo:
         bucket = load_sources().find("audio").bucket
         begun = monotonic()
         for file in track(files, f"uploading to s3://{bucket}", console=self.console, transient=True):
-            _put(client, bucket, file)
+            with s3_errors(f"s3://{bucket}/{file.key}"):
+                _put(client, bucket, file)
         self._done(f"{len(files)} objects in s3://{bucket}", begun)
         return files
 

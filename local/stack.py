@@ -179,7 +179,9 @@ class Stack:
     def _prepared_state(self, wanted: Collection[str]) -> State:
         """Load or create the state, with ports that are free and a place for each database that is wanted."""
         # The stack's folder may hold databases, which another user serves when root runs it; the rest is private.
-        for folder, mode in ((self.layout.stack, 0o711), (self.layout.logs, 0o700), (self.layout.airflow, 0o700), (self.layout.scratch, 0o700)):
+        layout = self.layout
+        private = dict.fromkeys((layout.logs, layout.airflow, layout.scratch), 0o700)
+        for folder, mode in ({layout.stack: 0o711} | private).items():
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(mode)
         state = State.load(self.layout.state) or State()
