@@ -122,7 +122,7 @@ class Demo:
                 running = [task.task_id for task in tasks if task.state in {"running", "queued", "up_for_retry"}]
                 planned, done = self._progress(now)
                 description = ", ".join(running) or now.state
-                if not self.console.is_terminal and description != progress.tasks[bar].description:
+                if running and not self.console.is_terminal and description != progress.tasks[bar].description:
                     self.console.print(f"  {description}", highlight=False)
                 progress.update(bar, description=description, total=planned, completed=done)
 
