@@ -43,6 +43,8 @@ class S3:
             f"-master.port={self.ports['s3-master']}",
             "-master.telemetry=false",
             f"-volume.port={self.ports['s3-volume']}",
+            # Every bucket takes volumes of its own, and as many fit as the free disk holds of this size.
+            "-master.volumeSizeLimitMB=256",
             f"-filer.port={self.ports['s3-filer']}",
             f"-filer.localSocket={self.run_dir / 'filer.sock'}",
             f"-s3.port={self.ports['s3']}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -29,6 +30,15 @@ def plain_errors() -> Iterator[None]:
         raise AirflowException(str(error)) from None
     except SpectralizeError as error:
         raise AirflowFailException(str(error)) from None
+    except Exception as error:
+        # psycopg is loaded by the time it can raise; importing it here would slow every parse of the DAGs.
+        psycopg = sys.modules.get("psycopg")
+        if psycopg is None or not isinstance(error, psycopg.Error):
+            raise
+        from spectralize.database import is_outage
+
+        line = f"features database: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        raise (AirflowException if is_outage(error) else AirflowFailException)(line) from None
 
 
 def features_dsn() -> str:

@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -78,7 +79,7 @@ def main() -> int:
     except SpectralizeError as error:
         print(f"mel_spectrogram: {error}", file=sys.stderr)
         return 1
-    except PySparkException as error:
+    except (PySparkException, Py4JError) as error:
         print(f"mel_spectrogram: {_root_line(error)}", file=sys.stderr)
         return 1
     print(f"mel_spectrogram: batch {manifest.batch_id} of {manifest.source}: {dict(counts)}")
@@ -90,6 +91,8 @@ def _root_line(error: Exception) -> str:
     for line in str(error).splitlines():
         if line.strip().startswith("spectralize.errors."):
             return line.strip().partition(": ")[2]
+    if "Python worker exited unexpectedly" in str(error):
+        return "a Python worker died four times on the same slice, by a signal or for want of memory: see its task in the log"
     return (str(error).splitlines() or [repr(error)])[0]
 
 

@@ -104,3 +104,9 @@ def store(dsn: str, aws: None) -> Iterator[Store]:
     )
     with connect(dsn) as connection:
         yield Store(dsn, connection, client, source)
+    # Every bucket holds on to volumes of its own, and there are only as many as fit the disk.
+    for name in (bucket, f"{bucket}-manifests"):
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
+            for item in page.get("Contents", []):
+                client.delete_object(Bucket=name, Key=item["Key"])
+        client.delete_bucket(Bucket=name)

@@ -13,6 +13,8 @@ CREATE TABLE spectralize.objects (
     version_id       text,
     last_modified    timestamptz NOT NULL,
     first_seen_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- Since when this is the object that listings show for its key: orders A, B, A written within one second.
+    listed_since     timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- Immutable: the day this object belongs to in backfills.
     partition_at     timestamptz NOT NULL,
     partition_origin text        NOT NULL CHECK (partition_origin IN ('key', 'last_modified')),

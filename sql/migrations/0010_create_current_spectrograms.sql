@@ -8,5 +8,5 @@ JOIN spectralize.objects AS o USING (object_id)
 JOIN spectralize.profiles AS p USING (profile_id)
 WHERE s.status <> 'expired'
 ORDER BY o.bucket, o.key, s.profile_id,
-         o.last_modified DESC, o.first_seen_at DESC, o.object_id DESC,
+         o.last_modified DESC, o.listed_since DESC, o.object_id DESC,
          (s.status = 'complete') DESC, s.generation DESC;

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import psycopg
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from spectralize.database import connect, resolve_dsn, service_errors
-from spectralize.errors import LedgerError, SpectralizeError
+from spectralize.database import connect, resolve_dsn
+from spectralize.errors import LedgerError, SpectralizeError, as_one_line
 from spectralize.migrations import migrate as run_migrations
 from spectralize.status import Status, read_batch_lines, read_status
 from spectralize.verify import Finding, verify_store
@@ -123,16 +125,15 @@ def batch_table(lines: list[dict[str, Any]]) -> Table:
         speed = f"{line['duration_s'] / spent:.0f}" if line["duration_s"] and spent else ""
         outcome = line["outcome"] or "pending"
         table.add_row(
-            _plain(line["key"]), f"[{styles.get(outcome, 'dim')}]{outcome}[/]", _seconds(line["duration_s"]),
-            str(line["n_frames"] or ""), speed, _plain(line["reason"] or ""),
+            Text(as_one_line(line["key"])), f"[{styles.get(outcome, 'dim')}]{outcome}[/]", _seconds(line["duration_s"]),
+            str(line["n_frames"] or ""), speed, Text(as_one_line(line["reason"] or "")),
         )  # fmt: skip
     return table
 
 
 def _plain(text: str) -> str:
     """Show hostile text as text: no markup, no control characters."""
-    printable = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-    return printable.replace("[", r"\[")
+    return escape(as_one_line(text))
 
 
 def batch_sums(batch: dict[str, Any]) -> str:
@@ -194,13 +195,9 @@ def _show_findings(findings: list[Finding]) -> None:
 def main() -> None:
     """Run the command line; the entry point of `spectralize`."""
     try:
-        try:
-            app()
-        except psycopg.Error:
-            with service_errors(resolve_dsn()):
-                raise
+        app()
     except SpectralizeError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {as_one_line(str(error))}", err=True)
         sys.exit(1)
     except psycopg.Error as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]

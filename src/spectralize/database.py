@@ -12,8 +12,8 @@ from spectralize.errors import ConfigError, LedgerError, ServiceError
 
 CONNECT_TIMEOUT_S = 10
 
-#: What PostgreSQL answers when it is going away, coming up, or full: a later try may succeed.
-_PASSING = (psycopg.OperationalError, psycopg.InterfaceError)
+#: Classes of SQLSTATE that say the server is going away, coming up, full, or wants the transaction again.
+_OUTAGE_CLASSES = ("08", "40", "53", "57", "58")
 
 
 def describe_dsn(dsn: str) -> str:
@@ -37,16 +37,26 @@ def resolve_dsn(dsn: str | None = None) -> str:
     return dsn
 
 
+def is_outage(error: psycopg.Error) -> bool:
+    """Tell whether the server is the trouble, so that the same call may succeed later, rather than what was asked of it."""
+    if error.sqlstate is not None:
+        return error.sqlstate.startswith(_OUTAGE_CLASSES)
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+
+
 @contextmanager
 def service_errors(dsn: str) -> Iterator[None]:
     """Turn the errors of a database that is away into one line that names it."""
     try:
         yield
-    except _PASSING as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        # Without a code of the server's own, the server was not reached.
-        verb = "is unreachable" if error.sqlstate is None else "gave up"
-        raise ServiceError(f"database {describe_dsn(dsn)} {verb}: {first_line}") from error
+    except psycopg.Error as error:
+        if not is_outage(error):
+            raise
+        raise ServiceError(f"database {describe_dsn(dsn)} gave up: {_first_line(error)}") from error
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def fetch_row(connection: psycopg.Connection[Any], query: str, values: object = None) -> tuple[Any, ...]:
@@ -70,7 +80,7 @@ def connect(
         If the database cannot be reached.
     """
     dsn = resolve_dsn(dsn)
-    with service_errors(dsn):
+    try:
         return psycopg.connect(
             dsn,
             autocommit=autocommit,
@@ -78,3 +88,5 @@ def connect(
             application_name=application,
             options="-c timezone=UTC",
         )
+    except psycopg.OperationalError as error:
+        raise ServiceError(f"database {describe_dsn(dsn)} is unreachable: {_first_line(error)}") from error

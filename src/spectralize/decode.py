@@ -1,30 +1,30 @@
 """Bytes of any container to mono samples, with FFmpeg's libraries through PyAV."""
 
 import io
-import logging
 import math
-import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import av
 import numpy as np
 import numpy.typing as npt
 import soxr
 
+from spectralize.claims import Claim, claimed_length
 from spectralize.errors import RejectedObjectError
-
-logger = logging.getLogger(__name__)
 
 Samples = npt.NDArray[np.float32]
 
 #: Nested files and addresses are refused: a playlist in a bucket must not make a worker open anything.
 _OPEN_OPTIONS = {"protocol_whitelist": "none"}
 
-#: How far (seconds) a recording may end before its header says. Lossy codecs drop some of their padding; where every
-#: sample is counted, none may be missing.
-_SLACK_S = {"mp3": 0.1, "mov,mp4,m4a,3gp,3g2,mj2": 0.1}
-_LOSSLESS_SLACK_S = 0.001
-_LOSSLESS = {"wav", "w64", "flac", "aiff", "caf", "au", "ape", "wv", "tta"}
+#: A step of a stream's own clock beyond this (seconds) is missing audio, not rounding.
+_GAP_S = 0.1
+
+#: Tags between the frames of joined mp3 files, which FFmpeg hands to the decoder as if they were audio.
+_MP3_TAGS = (b"ID3", b"APETAGEX", b"LYRICSBEGIN")
+
+#: Sample rate that the limit of duration is meant for: a tiny file at a huge rate must not take a worker's memory.
+_USUAL_RATE_HZ = 48_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +58,10 @@ class DecodedAudio:
         return len(self.y) / self.sr
 
 
-def _declared_duration_s(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration is not None else None
-
-
-def _wav_duration_s(data: bytes) -> float | None:
-    """Read what the data chunk of a RIFF file claims to hold; FFmpeg corrects that claim to what is there."""
-    byte_rate, position = 0, 12
-    while position + 8 <= len(data):
-        name, size = data[position : position + 4], struct.unpack_from("<I", data, position + 4)[0]
-        if name == b"fmt " and position + 20 <= len(data):
-            byte_rate = struct.unpack_from("<I", data, position + 16)[0]
-        if name == b"data":
-            # Recorders that stream leave 0 or the largest number: no claim.
-            return size / byte_rate if byte_rate and 0 < size < 0xFFFF_FF00 else None
-        position += 8 + size + size % 2
-    return None
+def _stream_duration_s(stream: av.AudioStream) -> float | None:
+    if stream.duration is None or stream.time_base is None:
+        return None
+    return float(stream.duration * stream.time_base)
 
 
 def _lacks_ogg_end(data: bytes) -> bool:
@@ -84,35 +70,51 @@ def _lacks_ogg_end(data: bytes) -> bool:
     return last < 0 or last + 6 > len(data) or not data[last + 5] & 0x04
 
 
-def _is_duration_exact(container_name: str, data: bytes) -> bool:
-    """Tell whether the header counts samples. An mp3 without a Xing or VBRI header is only estimated by bit rate."""
-    if container_name == "mp3":
-        start = 0
-        if data[:3] == b"ID3" and len(data) > 10:
-            # ID3v2: four bytes of seven bits each.
-            start = 10 + sum(byte << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True))
-        head = data[start : start + 4096]
-        return any(mark in head for mark in (b"Xing", b"Info", b"VBRI"))
-    return container_name in _LOSSLESS or container_name in _SLACK_S
-
-
 @dataclass(slots=True)
 class _Decoding:
-    """What accumulates while packets are read."""
+    """What accumulates while packets are read.
 
-    blocks: list[Samples]
+    Bad packets before the first good one and after the last are apart: in mp3 they are junk, not lost audio.
+    """
+
+    blocks: list[Samples] = field(default_factory=list)
     n_samples: int = 0
     sr: int = 0
     channels: int = 0
-    bad_packets: int = 0
-    first_bad_s: float = 0.0
+    bad_outside: int = 0
+    bad_inside: int = 0
+    first_bad_s: float | None = None
+    missing_s: float = 0.0
+    first_gap_s: float | None = None
+    clock_offset_s: float | None = None
     ended_by: str | None = None
+
+    @property
+    def position_s(self) -> float:
+        return self.n_samples / (self.sr or 1)
+
+    def note_bad_packet(self) -> None:
+        self.bad_outside += 1
+        if self.first_bad_s is None:
+            self.first_bad_s = self.position_s
+
+    def note_clock(self, at_s: float) -> None:
+        """Compare the stream's own clock with what has been decoded; a chained stream starts it anew."""
+        offset_s = at_s - self.position_s
+        step_s = 0.0 if self.clock_offset_s is None else offset_s - self.clock_offset_s
+        if step_s > _GAP_S:
+            self.missing_s += step_s
+            if self.first_gap_s is None:
+                self.first_gap_s = self.position_s
+        if self.clock_offset_s is None or abs(step_s) > _GAP_S:
+            self.clock_offset_s = offset_s
 
 
 def _decode_packets(container: av.container.InputContainer, stream: av.AudioStream, max_duration_s: float) -> _Decoding:
-    state = _Decoding(blocks=[])
-    # To planar float without changing rate or layout: FFmpeg scales every integer format to ±1.
-    resampler = av.AudioResampler(format="fltp")
+    state = _Decoding()
+    # To float without changing rate or layout: FFmpeg scales every integer format to ±1. Packed, because PyAV reads past
+    # the planes of a frame with eight channels or more.
+    resampler = av.AudioResampler(format="flt")
     packets = container.demux(stream)
     while state.ended_by is None:
         try:
@@ -125,39 +127,54 @@ def _decode_packets(container: av.container.InputContainer, stream: av.AudioStre
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
-            if state.bad_packets == 0:
-                state.first_bad_s = state.n_samples / (state.sr or 1)
-            state.bad_packets += 1
+            if not (container.format.name == "mp3" and any(mark in bytes(packet) for mark in _MP3_TAGS)):
+                state.note_bad_packet()
             continue
         for frame in frames:
-            if not state.sr:
-                state.sr, state.channels = frame.sample_rate, frame.layout.nb_channels
-            elif (frame.sample_rate, frame.layout.nb_channels) != (state.sr, state.channels):
-                state.ended_by = (
-                    f"changes from {state.sr} Hz × {state.channels} to "
-                    f"{frame.sample_rate} Hz × {frame.layout.nb_channels}"
-                )
+            _take_frame(state, resampler, frame)
+            if state.ended_by is not None:
                 break
-            frame.pts = None
-            for planar in resampler.resample(frame):
-                block = planar.to_ndarray()
-                state.blocks.append(block.mean(axis=0) if len(block) > 1 else block[0].copy())
-                state.n_samples += block.shape[1]
-        if state.n_samples > max_duration_s * (state.sr or 1):
+        if state.position_s > max_duration_s or state.n_samples > max_duration_s * _USUAL_RATE_HZ:
             raise RejectedObjectError("too_long", f"longer than {max_duration_s:g} s, the most this source allows")
     return state
 
 
-def _find_defect(state: _Decoding, declared_s: float | None, slack_s: float) -> str | None:
-    decoded_s = state.n_samples / state.sr
+def _take_frame(state: _Decoding, resampler: av.AudioResampler, frame: av.AudioFrame) -> None:
+    rate, channels = frame.sample_rate, frame.layout.nb_channels
+    if not state.sr:
+        state.sr, state.channels = rate, channels
+    elif (rate, channels) != (state.sr, state.channels):
+        state.ended_by = f"changes from {state.sr} Hz × {state.channels} to {rate} Hz × {channels}"
+        return
+    if state.n_samples and state.bad_outside:
+        state.bad_inside, state.bad_outside = state.bad_inside + state.bad_outside, 0
+    if frame.pts is not None and frame.time_base is not None:
+        state.note_clock(float(frame.pts * frame.time_base))
+    frame.pts = None
+    try:
+        packed = [piece.to_ndarray().reshape(-1, channels) for piece in resampler.resample(frame)]
+    except (av.error.FFmpegError, ValueError) as error:
+        state.ended_by = f"has {channels} channels that cannot be converted: {_text(error)}"
+        return
+    weights = np.full(channels, 1.0 / channels, dtype=np.float32)
+    for block in packed:
+        mono: Samples = block.astype(np.float32, copy=False) @ weights
+        state.blocks.append(mono)
+        state.n_samples += len(block)
+
+
+def _find_defect(state: _Decoding, claim: Claim | None, *, is_mp3: bool) -> str | None:
+    bad = state.bad_inside + (0 if is_mp3 else state.bad_outside)
     parts = []
     if state.ended_by:
-        parts.append(f"{state.ended_by} at {decoded_s:.2f} s")
-    if state.bad_packets:
-        packets = "1 packet" if state.bad_packets == 1 else f"{state.bad_packets} packets"
-        parts.append(f"{packets} cannot be decoded, the first at {state.first_bad_s:.2f} s")
-    if declared_s is not None and declared_s - decoded_s > slack_s:
-        parts.append(f"{decoded_s:.2f} s of the declared {declared_s:.2f} s are there")
+        parts.append(f"{state.ended_by} at {state.position_s:.2f} s")
+    if bad:
+        packets = "1 packet" if bad == 1 else f"{bad} packets"
+        parts.append(f"{packets} cannot be decoded, the first at {state.first_bad_s or 0.0:.2f} s")
+    if state.missing_s:
+        parts.append(f"{state.missing_s:.2f} s are missing, the first at {state.first_gap_s or 0.0:.2f} s")
+    if claim is not None and claim.duration_s - state.position_s > claim.slack_s:
+        parts.append(f"{state.position_s:.2f} s of the declared {claim.duration_s:.2f} s are there")
     return "; ".join(parts) or None
 
 
@@ -187,7 +204,7 @@ def decode_audio(data: bytes, *, max_duration_s: float) -> DecodedAudio:
             raise RejectedObjectError("no_audio", f"{container.format.name}: there is no audio stream in it")
         stream = container.streams.audio[0]
         try:
-            declared_s = _declared_duration_s(container, stream)
+            declared_s = _stream_duration_s(stream)
             declared_codec = stream.codec_context.codec.canonical_name
             declared_rate, declared_channels = stream.codec_context.sample_rate, stream.codec_context.channels
             codec = stream.codec_context.name
@@ -195,22 +212,25 @@ def decode_audio(data: bytes, *, max_duration_s: float) -> DecodedAudio:
             raise RejectedObjectError(
                 "no_audio", f"{container.format.name}: no decoder for its audio stream"
             ) from error
-        state = _decode_packets(container, stream, max_duration_s)
         name = container.format.name
-    if name == "wav" and (claimed_s := _wav_duration_s(data)) is not None:
-        declared_s = claimed_s
+        container_s = container.duration / av.time_base if container.duration is not None else None
+        is_only_stream = len(container.streams) == 1
+        state = _decode_packets(container, stream, max_duration_s)
     if name == "ogg" and state.n_samples and not state.ended_by and _lacks_ogg_end(data):
         state.ended_by = "has no end-of-stream page: cut off"
     if not state.n_samples:
         why = state.ended_by or (
-            f"none of {state.bad_packets} packets can be decoded" if state.bad_packets else "no packets"
+            f"none of {state.bad_outside} packets can be decoded" if state.bad_outside else "no packets"
         )
         raise RejectedObjectError("not_audio" if name == "mp3" else "no_audio", f"{name}: no audio decodes: {why}")
     y = np.concatenate(state.blocks)
+    state.blocks.clear()
     if not np.isfinite(y).all():
         first = int(np.argmin(np.isfinite(y)))
         raise RejectedObjectError("non_finite", f"sample {first} is NaN or infinite")
-    slack_s = _SLACK_S.get(name, _LOSSLESS_SLACK_S) if _is_duration_exact(name, data) else math.inf
+    claim = claimed_length(
+        name, data, state.sr, stream_s=declared_s, container_s=container_s, is_only_stream=is_only_stream
+    )
     return DecodedAudio(
         y=y,
         sr=state.sr,
@@ -218,10 +238,10 @@ def decode_audio(data: bytes, *, max_duration_s: float) -> DecodedAudio:
         codec=codec,
         container=name,
         declared_codec=declared_codec,
-        declared_duration_s=declared_s,
+        declared_duration_s=claim.duration_s if claim else declared_s or container_s,
         declared_samplerate_hz=declared_rate or None,
         declared_channels=declared_channels or None,
-        defect=_find_defect(state, declared_s, slack_s),
+        defect=_find_defect(state, claim, is_mp3=name == "mp3"),
     )
 
 

@@ -40,3 +40,25 @@ class RejectedObjectError(SpectralizeError):
         super().__init__(reason)
         self.reason_class = reason_class
         self.reason = reason
+
+
+class FailedObjectError(SpectralizeError):
+    """An object could not be read although it may be sound: S3 refuses or garbles it. It is tried again by the next run.
+
+    Parameters
+    ----------
+    reason_class
+        S3's own code, such as `AccessDenied` or `InvalidObjectState`.
+    reason
+        One line that says what happened.
+    """
+
+    def __init__(self, reason_class: str, reason: str) -> None:
+        super().__init__(reason)
+        self.reason_class = reason_class
+        self.reason = reason
+
+
+def as_one_line(text: str) -> str:
+    """Show hostile text, such as a key, as printable characters on one line."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -51,12 +51,12 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """One recording: its audio as decoded, its tags, and the features of each profile by name."""
+    """One recording: its audio as decoded, its tags, and by name the features of each profile, or why it has none."""
 
     sha256: bytes
     audio: DecodedAudio
     tags: Tags
-    features: dict[str, Features]
+    features: dict[str, Features | RejectedObjectError]
 
 
 def library_versions() -> dict[str, str]:
@@ -77,18 +77,29 @@ def compute_features(y: Samples, sr: int, profile: MelProfile) -> Features:
     waveform = None
     if profile.waveform != "off":
         waveform = samples_to_waveform(y, profile.hop_length, with_pcm=profile.waveform == "pcm")
-    return Features(
-        profile, target, len(y), mel, waveform, Seconds(*mel_to_seconds(mel, y, target, profile.hop_length))
-    )
+    seconds = Seconds(*mel_to_seconds(mel, y, target, profile.hop_length))
+    # Finite samples can be so large that their power is not; nothing that follows could be stored.
+    if not all(np.isfinite(values).all() for values in (mel, seconds.rms, seconds.mel_std)):
+        raise RejectedObjectError("non_finite", f"samples up to {np.abs(y).max():.3g}, whose power is no finite number")
+    return Features(profile, target, len(y), mel, waveform, seconds)
+
+
+def _compute_or_reject(audio: DecodedAudio, profile: MelProfile) -> Features | RejectedObjectError:
+    try:
+        return compute_features(audio.y, audio.sr, profile)
+    except RejectedObjectError as error:
+        return error
 
 
 def extract(data: bytes, profiles: list[MelProfile], limits: Limits, timings: Timings) -> Extraction:
     """Decode one file, read its tags and compute every profile from the one decode.
 
+    A profile that cannot be computed is an entry with its reason; the others stand.
+
     Raises
     ------
     RejectedObjectError
-        With the class and reason that go into the ledger.
+        If the file does not decode at all: with the class and reason that go into the ledger.
     """
     started = time.perf_counter()
     audio = decode_audio(data, max_duration_s=limits.max_duration_s)
@@ -96,6 +107,6 @@ def extract(data: bytes, profiles: list[MelProfile], limits: Limits, timings: Ti
     sha256 = hashlib.sha256(data).digest()
     decoded = time.perf_counter()
     timings.decode_s = decoded - started
-    features = {profile.name: compute_features(audio.y, audio.sr, profile) for profile in profiles}
+    features = {profile.name: _compute_or_reject(audio, profile) for profile in profiles}
     timings.mel_s = time.perf_counter() - decoded
     return Extraction(sha256, audio, tags, features)

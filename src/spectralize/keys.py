@@ -42,13 +42,12 @@ def key_to_time(key: str, source: Source, last_modified: datetime) -> KeyTime:
         match = re.search(pattern, key)
         if match is None:
             continue
-        parts = {name: int(value) for name, value in match.groupdict(default="0").items()}
         try:
-            local = datetime(**parts, tzinfo=ZoneInfo(source.timezone))
-        except ValueError as error:
+            parts = {name: int(value) for name, value in match.groupdict(default="0").items()}
+            at = datetime(**parts, tzinfo=ZoneInfo(source.timezone)).astimezone(UTC)
+        except (ValueError, OverflowError) as error:
             flag = f"{match.group(0)!r} in the key is no time: {error}"
             continue
-        at = local.astimezone(UTC)
         if at < EARLIEST or at > last_modified + LATEST_AHEAD:
             flag = f"{match.group(0)!r} in the key is outside sane bounds"
             continue

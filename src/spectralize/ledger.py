@@ -9,7 +9,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from spectralize.database import fetch_row
-from spectralize.errors import ConfigError, GateError, LedgerError
+from spectralize.errors import ConfigError, GateError, LedgerError, as_one_line
 from spectralize.profiles import MelProfile
 from spectralize.sources import Source
 from spectralize.tables import OUTCOMES, UNFINISHED, BatchKind, Counts, Outcome, Timings
@@ -248,8 +248,12 @@ def settle_batch(connection: Connection, batch_id: int, source: Source) -> Batch
     """Give every planned object without an outcome one: `failed`, or `rejected` as poison after too many failures."""
     values = {"batch_id": batch_id, "unfinished": UNFINISHED, "max_failures": source.max_failures}
     with connection.transaction():
-        connection.execute(_SETTLE_UNFINISHED, values)
-        connection.execute(_SETTLE_POISON, values)
+        closed_at = fetch_row(
+            connection, "SELECT closed_at FROM spectralize.batches WHERE batch_id = %s FOR UPDATE", (batch_id,)
+        )[0]
+        if closed_at is None:
+            connection.execute(_SETTLE_UNFINISHED, values)
+            connection.execute(_SETTLE_POISON, values)
     return read_batch(connection, batch_id)
 
 
@@ -290,7 +294,7 @@ def gate_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
             "WHERE b.batch_id = %s AND b.outcome IN ('failed', 'rejected') ORDER BY b.outcome, o.key LIMIT 3",
             (batch_id,),
         ).fetchall()
-        shown = "; ".join(f"s3://{bucket}/{key!s}: {reason}" for bucket, key, reason in examples)
+        shown = "; ".join(f"s3://{bucket}/{as_one_line(key)}: {reason}" for bucket, key, reason in examples)
         raise GateError(f"batch {batch_id} of {source.name}: {failure}. First: {shown}")
     return batch
 

@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from spectralize import ledger
 from spectralize.binarycopy import HEADER, TRAILER, Columns, encode_rows, frame_times_us
 from spectralize.database import fetch_row
+from spectralize.errors import RejectedObjectError
 from spectralize.extract import Extraction, Features, library_versions
 from spectralize.tables import TAG_COLUMNS, Outcome, PlannedObject, PlannedProfile, Timings
 from spectralize.version import CORE_VERSION
@@ -77,27 +78,41 @@ def load_object(
         ledger.hold_batch_open(connection, attempt.batch_id)
         _insert_recording(connection, attempt, planned, extraction)
         for profile in planned.profiles:
-            features = extraction.features[profile.name]
-            spectrogram_id, status, reason = _claim_and_copy(
-                connection, attempt, planned, profile, extraction, features
-            )
-            outcome: Outcome = "partial" if status == "partial" else "loaded"
+            result = _load_profile(connection, attempt, planned, profile, extraction)
             timings.load_s = time.perf_counter() - started
             ledger.record_outcome(
-                connection,
-                attempt.batch_id,
-                planned.object_id,
-                profile.profile_id,
-                outcome,
-                reason_class="damaged" if outcome == "partial" else None,
-                reason=reason,
-                spectrogram_id=spectrogram_id,
-                worker=attempt.worker,
-                started_at=attempt.started_at,
-                timings=timings,
-            )
-            outcomes[profile.name] = outcome
+                connection, attempt.batch_id, planned.object_id, profile.profile_id, result.outcome,
+                reason_class=result.reason_class, reason=result.reason, spectrogram_id=result.spectrogram_id,
+                worker=attempt.worker, started_at=attempt.started_at, timings=timings,
+            )  # fmt: skip
+            outcomes[profile.name] = result.outcome
     return outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What became of one profile."""
+
+    outcome: Outcome
+    reason_class: str | None = None
+    reason: str | None = None
+    spectrogram_id: int | None = None
+
+
+def _load_profile(
+    connection: Connection,
+    attempt: Attempt,
+    planned: PlannedObject,
+    profile: PlannedProfile,
+    extraction: Extraction,
+) -> _Result:
+    features = extraction.features[profile.name]
+    if isinstance(features, RejectedObjectError):
+        return _Result("rejected", features.reason_class, features.reason)
+    spectrogram_id, status, reason = _claim_and_copy(connection, attempt, planned, profile, extraction, features)
+    if status == "partial":
+        return _Result("partial", "damaged", reason, spectrogram_id)
+    return _Result("loaded", spectrogram_id=spectrogram_id)
 
 
 def _insert_recording(connection: Connection, attempt: Attempt, planned: PlannedObject, extraction: Extraction) -> None:

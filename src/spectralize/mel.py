@@ -68,6 +68,14 @@ def samples_to_mel(y: Samples, sr: int, profile: MelProfile) -> Spectrogram:
     if not n_frames:
         return mel
     frames = np.lib.stride_tricks.sliding_window_view(y, profile.n_fft)[:: profile.hop_length]
+    # Samples far beyond full scale overflow to infinity; the caller rejects them by the result.
+    with np.errstate(over="ignore", invalid="ignore"):
+        _fill_blocks(mel, frames, window, filterbank, profile)
+    return mel
+
+
+def _fill_blocks(mel: Spectrogram, frames: Samples, window: Samples, filterbank: Samples, profile: MelProfile) -> None:
+    n_frames = len(mel)
     windowed = np.empty((_BLOCK_FRAMES, profile.n_fft), dtype=np.float32)
     magnitude = np.empty((_BLOCK_FRAMES, profile.n_fft // 2 + 1), dtype=np.float32)
     for start in range(0, n_frames, _BLOCK_FRAMES):
@@ -86,7 +94,6 @@ def samples_to_mel(y: Samples, sr: int, profile: MelProfile) -> Spectrogram:
         np.maximum(block, np.float32(profile.amin), out=block)
         np.log10(block, out=block)
         block *= np.float32(10.0)
-    return mel
 
 
 def mel_to_seconds(

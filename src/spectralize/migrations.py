@@ -7,7 +7,7 @@ from importlib.resources.abc import Traversable
 
 import psycopg
 
-from spectralize.database import connect
+from spectralize.database import connect, is_outage, resolve_dsn, service_errors
 from spectralize.errors import MigrationError
 from spectralize.resources import resource_folder
 
@@ -86,7 +86,8 @@ def migrate(dsn: str | None = None, *, folder: Traversable | None = None) -> lis
     """
     migrations = read_migrations(folder)
     done = []
-    with connect(dsn, autocommit=True, application="spectralize migrate") as connection:
+    dsn = resolve_dsn(dsn)
+    with service_errors(dsn), connect(dsn, autocommit=True, application="spectralize migrate") as connection:
         # Losers of a race wait here; closing the connection releases the lock.
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         connection.execute(_BOOTSTRAP)
@@ -104,6 +105,8 @@ def migrate(dsn: str | None = None, *, folder: Traversable | None = None) -> lis
                         (migration.version, migration.name, migration.checksum),
                     )
             except psycopg.Error as error:
+                if is_outage(error):
+                    raise
                 line = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise MigrationError(f"sql/migrations/{migration.name} failed and was rolled back: {line}") from error
             done.append(migration.name)

@@ -44,9 +44,14 @@ WHERE NOT EXISTS (
     SELECT FROM spectralize.objects AS o
     WHERE o.bucket = %(bucket)s AND o.key = page.key AND o.etag = page.etag AND o.size_bytes = page.size_bytes
       AND o.last_modified >= page.last_modified AND o.tombstoned_at IS NULL
+      AND NOT EXISTS (
+          SELECT FROM spectralize.objects AS p
+          WHERE p.bucket = o.bucket AND p.key = o.key AND p.listed_since > o.listed_since
+      )
 )
 ON CONFLICT (bucket, key, etag, size_bytes) DO UPDATE
-SET last_modified = greatest(objects.last_modified, excluded.last_modified), tombstoned_at = NULL
+SET last_modified = greatest(objects.last_modified, excluded.last_modified), tombstoned_at = NULL,
+    listed_since = clock_timestamp()
 """
 
 _CREATE_SCRATCH = """
@@ -142,7 +147,9 @@ def _pages(
                 for item in ignored
                 if interval[0] <= key_to_time(item.key, source, item.last_modified).at < interval[1]
             ]
-        yield _Page(common | _page_values(wanted, source), len(ignored))
+        # Also those that are ignored: a key is gone only if no source can see it. NUL no text column can hold.
+        seen = {"listed_keys": [item.key for item in listed if "\x00" not in item.key]}
+        yield _Page(common | seen | _page_values(wanted, source), len(ignored))
 
 
 def _page_values(wanted: Sequence[ListedObject], source: Source) -> dict[str, object]:
@@ -221,6 +228,12 @@ def plan_batch(
     )
     cap = min(source.max_batch_objects, max_objects or source.max_batch_objects)
     with connection.transaction():
+        state = fetch_row(
+            connection, "SELECT state FROM spectralize.batches WHERE batch_id = %s FOR UPDATE", (batch.batch_id,)
+        )[0]
+        if state != "open":
+            # Another task of this run, which ours was thought to have died before, has planned it meanwhile.
+            return ledger.read_batch(connection, batch.batch_id)
         # What an earlier, interrupted planning of this try left behind.
         connection.execute("DELETE FROM spectralize.batch_objects WHERE batch_id = %s", (batch.batch_id,))
         n_pairs = connection.execute(_PLAN, {"batch_id": batch.batch_id, "max_objects": cap}).rowcount
@@ -260,7 +273,7 @@ def _scan(
     for page in _pages(client, source, common, interval):
         connection.execute(_SEE, page.values)
         connection.execute(
-            "INSERT INTO listed_keys SELECT unnest(%(keys)s::text[]) ON CONFLICT DO NOTHING", page.values
+            "INSERT INTO listed_keys SELECT unnest(%(listed_keys)s::text[]) ON CONFLICT DO NOTHING", page.values
         )
         connection.execute(_ADD_CANDIDATES, page.values)
         listed += fetch_row(connection, _COUNT_LISTED, page.values)[0] + page.n_ignored

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from spectralize.errors import ConfigError
 from spectralize.resources import resource_folder
 
-PadMode = Literal["constant", "edge", "linear_ramp", "reflect", "symmetric", "empty"]
+PadMode = Literal["constant", "edge", "linear_ramp", "reflect", "symmetric"]
 
 
 class MelProfile(BaseModel):

@@ -7,15 +7,28 @@ from typing import TYPE_CHECKING, Literal
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    FlexibleChecksumError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
-from spectralize.errors import ConfigError, RejectedObjectError, ServiceError
+from spectralize.errors import ConfigError, FailedObjectError, RejectedObjectError, ServiceError, as_one_line
 from spectralize.tables import PlannedObject
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
-_FORBIDDEN = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403"}
+_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "NoSuchBucket"}
+_FORBIDDEN = {"AccessDenied", "403"} | _CREDENTIALS
+_PASSING = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "TooManyRequests", "Throttling", "429"}
+
+#: How often the body of one answer is asked for before the object, rather than S3, is thought to be the trouble.
+_BODY_ATTEMPTS = 3
 
 
 def open_s3() -> "S3Client":
@@ -67,21 +80,44 @@ def fetch(client: "S3Client", planned: PlannedObject) -> bytes:
     ------
     RejectedObjectError
         `vanished` if the key is gone, `changed` if it now holds another object.
+    FailedObjectError
+        If S3 answers, but not with this object: it is archived, encrypted with another key, forbidden, or comes garbled.
     ServiceError, ConfigError
-        If S3 is away or refuses us: not the object's fault.
+        If S3 is away or refuses us altogether: not the object's fault.
     """
-    where = f"s3://{planned.bucket}/{planned.key}"
+    where = f"s3://{planned.bucket}/{as_one_line(planned.key)}"
     with s3_errors(where):
-        try:
-            response = client.get_object(Bucket=planned.bucket, Key=planned.key, IfMatch=f'"{planned.etag}"')
-            body = response["Body"].read()
-        except ClientError as error:
-            code = _code(error)
-            if code in {"NoSuchKey", "404"}:
-                raise RejectedObjectError("vanished", "the key is gone since it was listed") from error
-            if code in {"PreconditionFailed", "412"}:
-                raise RejectedObjectError("changed", "the key was overwritten since it was listed") from error
-            raise
+        body = _read_body(client, planned)
     if len(body) != planned.size_bytes:
         raise RejectedObjectError("changed", f"the listing says {planned.size_bytes} bytes, S3 sent {len(body)}")
     return body
+
+
+def _read_body(client: "S3Client", planned: PlannedObject) -> bytes:
+    for attempt in range(1, _BODY_ATTEMPTS + 1):
+        try:
+            response = client.get_object(Bucket=planned.bucket, Key=planned.key, IfMatch=f'"{planned.etag}"')
+        except ClientError as error:
+            _judge_refusal(error)
+            raise
+        try:
+            return response["Body"].read()
+        except (ResponseStreamingError, IncompleteReadError, ReadTimeoutError, FlexibleChecksumError) as error:
+            # botocore retries requests, not the bodies of answers.
+            if attempt == _BODY_ATTEMPTS:
+                raise FailedObjectError(type(error).__name__, f"its bytes do not arrive whole: {error}") from error
+    raise AssertionError("unreachable")
+
+
+def _judge_refusal(error: ClientError) -> None:
+    """Raise what a refused GET means for this one object; return if it concerns more than that."""
+    code = _code(error)
+    if code in {"NoSuchKey", "404"}:
+        raise RejectedObjectError("vanished", "the key is gone since it was listed") from error
+    if code in {"PreconditionFailed", "412"}:
+        raise RejectedObjectError("changed", "the key was overwritten since it was listed") from error
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if 400 <= status < 500 and code not in _CREDENTIALS | _PASSING:
+        raise FailedObjectError(
+            code, f"S3 refuses to read it: {code}: {error.response['Error'].get('Message', '')}"
+        ) from error

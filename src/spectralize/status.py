@@ -69,7 +69,8 @@ _LINES_OF_BATCH = _LINES + "WHERE b.batch_id = %s ORDER BY o.key, p.name"
 _LINES_OF_KEYS = (
     "SELECT DISTINCT ON (key, profile) * FROM ("
     + _LINES
-    + "WHERE o.bucket = %s AND o.key = ANY (%s) ORDER BY o.last_modified DESC, b.batch_id DESC) AS lines ORDER BY key, profile"
+    + "WHERE o.bucket = %s AND o.key = ANY (%s) ORDER BY o.last_modified DESC, o.listed_since DESC, b.batch_id DESC"
+    + ") AS lines ORDER BY key, profile"
 )
 
 

@@ -1,16 +1,24 @@
 """What a file says about itself, read by tinytag: the columns of the 2020 original, and everything else as JSON."""
 
 import io
+import logging
 import math
 from dataclasses import dataclass
+from itertools import islice
 
-from tinytag import TinyTag, TinyTagException
+from tinytag import TinyTag
 
 from spectralize.tables import TAG_COLUMNS
+
+logger = logging.getLogger(__name__)
 
 TagValue = str | int | float | None
 
 _MAX_INTEGER = 2**31 - 1
+
+#: Longer values are cut, and values beyond the count left out: a tag may hold a whole picture, or a hundred megabytes of text.
+_MAX_CHARACTERS = 16_384
+_MAX_VALUES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +30,8 @@ class Tags:
 
 
 def clean_text(text: str) -> str:
-    """Drop what PostgreSQL's text cannot hold: NUL and lone surrogates."""
-    return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+    """Drop what PostgreSQL's text cannot hold, NUL and lone surrogates, and cut what is absurdly long."""
+    return text[:_MAX_CHARACTERS].replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
 
 
 def _typed(name: str, value: object) -> TagValue:
@@ -34,7 +42,7 @@ def _typed(name: str, value: object) -> TagValue:
         return clean_text(str(value)) or None
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if not math.isfinite(number):
         return None
@@ -49,18 +57,15 @@ def read_tags(data: bytes) -> Tags:
     empty = Tags(dict.fromkeys(TAG_COLUMNS) | {"filesize": len(data)}, {})
     try:
         found = TinyTag.get(file_obj=io.BytesIO(data), image=False)
-    except (TinyTagException, ValueError, IndexError, KeyError, OverflowError, ArithmeticError, OSError, EOFError):
+    except Exception:
+        # A parser of hostile bytes: whatever it raises, the file has no tags.
+        logger.debug("tinytag cannot read this file", exc_info=True)
         return empty
     # tinytag 2 no longer knows where the audio starts; the column stays for the seed's sake.
     columns = {name: _typed(name, getattr(found, name, None)) for name in TAG_COLUMNS if name != "audio_offset"}
     columns |= {"audio_offset": None, "filesize": len(data)}
-    other = {
-        clean_text(str(name)): [clean_text(str(value)) for value in values]
-        for name, values in found.other.items()
-        if name not in TAG_COLUMNS
-    }
-    for name in TAG_COLUMNS:
-        # A second artist or genre is kept beside the first.
-        if name in found.other:
-            other[name] = [clean_text(str(value)) for value in found.other[name]]
+    # A second artist or genre is among the others, under the name of its column.
+    other: dict[str, list[str]] = {}
+    for name, value in islice(((name, value) for name, values in found.other.items() for value in values), _MAX_VALUES):
+        other.setdefault(clean_text(str(name)), []).append(clean_text(str(value)))
     return Tags(columns, other)

@@ -17,8 +17,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from spectralize import ledger
-from spectralize.database import connect, service_errors
-from spectralize.errors import LedgerError, RejectedObjectError
+from spectralize.database import connect, is_outage, service_errors
+from spectralize.errors import (
+    ConfigError,
+    FailedObjectError,
+    LedgerError,
+    RejectedObjectError,
+    ServiceError,
+    as_one_line,
+)
 from spectralize.extract import extract
 from spectralize.loader import Attempt, load_object
 from spectralize.manifest import Limits
@@ -119,19 +126,15 @@ def process_object(
         return list(load_object(connection, attempt, planned, extraction, timings).values())
     except RejectedObjectError as error:
         return _record(connection, attempt, planned, "rejected", error.reason_class, error.reason, timings)
-    except (psycopg.OperationalError, psycopg.InterfaceError, LedgerError):
+    except FailedObjectError as error:
+        return _record(connection, attempt, planned, "failed", error.reason_class, error.reason, timings)
+    except (ServiceError, ConfigError, LedgerError):
         raise
-    except (
-        psycopg.Error,
-        ValueError,
-        TypeError,
-        ArithmeticError,
-        LookupError,
-        RuntimeError,
-        MemoryError,
-        OSError,
-    ) as error:
-        logger.warning("s3://%s/%r failed", planned.bucket, planned.key, exc_info=True)
+    except Exception as error:
+        if isinstance(error, psycopg.Error) and (connection.broken or is_outage(error)):
+            raise
+        # Whatever else a decoder, a library or we ourselves got wrong costs this object, not its neighbours.
+        logger.warning("s3://%s/%s failed", planned.bucket, as_one_line(planned.key), exc_info=True)
         first_line = (str(error).splitlines() or [""])[0]
         return _record(connection, attempt, planned, "failed", type(error).__name__, first_line or repr(error), timings)
 

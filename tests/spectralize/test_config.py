@@ -153,6 +153,15 @@ def test_a_clock_out_of_bounds_falls_back_to_last_modified_and_is_flagged(key: s
     assert (found.flag is None) == (flag is None)
 
 
+@pytest.mark.parametrize(
+    ("key", "zone"), [("00010101_000000.wav", "Europe/Berlin"), ("99991231_235959.wav", "America/New_York")]
+)
+def test_a_date_at_the_edge_of_time_is_flagged(key: str, zone: str) -> None:
+    found = key_to_time(key, source(time_patterns=SHIPPED, timezone=zone), MODIFIED)
+    assert (found.at, found.origin) == (MODIFIED, "last_modified")
+    assert found.flag
+
+
 def test_a_recorder_slightly_ahead_is_believed() -> None:
     ahead = MODIFIED + timedelta(hours=14)
     assert key_to_time(f"{ahead:%Y%m%d_%H%M%S}.wav", source(time_patterns=SHIPPED), MODIFIED).origin == "key"

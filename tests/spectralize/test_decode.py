@@ -43,7 +43,7 @@ def reject(data: bytes, *, max_duration_s: float = LIMIT_S) -> str:
     [("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "PCM_32"), ("WAV", "FLOAT"), ("WAV", "DOUBLE"), ("WAV", "PCM_U8"),
      ("WAV", "ALAW"), ("WAV", "ULAW"), ("AIFF", "PCM_16"), ("FLAC", "PCM_16"), ("FLAC", "PCM_24")],
 )  # fmt: skip
-@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("channels", [1, 2, 6, 8])
 def test_lossless_formats_equal_libsndfile(container: str, subtype: str, channels: int) -> None:
     data = encode(make_samples(1.0, channels=channels), 44_100, container, subtype)
     expected, sr = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
@@ -152,3 +152,72 @@ def test_samples_that_are_no_numbers_are_rejected(value: float) -> None:
 
 def test_too_long_is_found_while_decoding() -> None:
     assert reject(encode(make_samples(3.0)), max_duration_s=2.0) == "too_long"
+
+
+def test_too_many_samples_are_found_whatever_their_rate() -> None:
+    """The limit of duration is also one of memory: a second at 192 kHz is more than two at the usual rate."""
+    assert reject(encode(make_samples(1.0, sr=192_000), 192_000), max_duration_s=2.0) == "too_long"
+
+
+def test_more_channels_than_ffmpeg_knows_are_rejected() -> None:
+    assert reject(encode(make_samples(0.1, channels=70), 22_050, "WAV", "PCM_16")) in {"no_audio", "not_audio"}
+
+
+def test_many_channels_do_not_crash() -> None:
+    y = make_samples(0.5, channels=32)
+    audio = decode_audio(encode(y, 22_050, "WAV", "FLOAT"), max_duration_s=LIMIT_S)
+    np.testing.assert_allclose(audio.y, y.mean(axis=1), atol=1e-6)
+
+
+MP3 = transcode(make_samples(5.0, sr=44_100)[:, 0], 44_100, "mp3", "libmp3lame")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        MP3 + b"\x00",
+        MP3 + bytes(4096),
+        MP3 + b"LYRICSBEGIN" + b"x" * 500 + b"LYRICS200",
+        MP3 + b"TAG" + bytes(125),
+        MP3 + MP3,
+    ],
+    ids=["nul", "padding", "lyrics", "id3v1", "concatenated"],
+)
+def test_a_whole_mp3_is_whole_whatever_follows_it(data: bytes) -> None:
+    audio = decode_audio(data, max_duration_s=LIMIT_S)
+    assert audio.defect is None
+    assert audio.duration_s >= 4.95
+
+
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610"])
+def test_a_wav_whose_byte_rate_is_rounded_is_whole(subtype: str) -> None:
+    assert decode_audio(encode(make_samples(20.0), 22_050, "WAV", subtype), max_duration_s=LIMIT_S).defect is None
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF])
+def test_a_wav_that_was_streamed_makes_no_claim(size: int) -> None:
+    data = bytearray(encode(make_samples(3.0), 22_050, "WAV"))
+    data[40:44] = struct.pack("<I", size)
+    audio = decode_audio(bytes(data), max_duration_s=LIMIT_S)
+    assert (audio.duration_s, audio.defect) == (pytest.approx(3.0), None)
+
+
+def test_a_wav_with_a_wrong_byte_rate_is_whole() -> None:
+    data = bytearray(encode(make_samples(3.0), 22_050, "WAV"))
+    data[28:32] = struct.pack("<I", 22_050)
+    assert decode_audio(bytes(data), max_duration_s=LIMIT_S).defect is None
+
+
+def test_ogg_pages_that_are_missing_are_missed() -> None:
+    data = transcode(make_samples(20.0, sr=48_000)[:, 0], 48_000, "ogg", "libopus")
+    pages = [b"OggS" + page for page in data.split(b"OggS")[1:]]
+    third = len(pages) // 3
+    audio = decode_audio(b"".join(pages[: third + 1] + pages[third + 4 :]), max_duration_s=LIMIT_S)
+    assert audio.defect is not None
+    assert "s are missing, the first at" in audio.defect
+
+
+def test_a_webm_that_was_cut_off_is_partial() -> None:
+    data = transcode(make_samples(20.0, sr=48_000)[:, 0], 48_000, "webm", "libopus")
+    assert decode_audio(data, max_duration_s=LIMIT_S).defect is None
+    assert "of the declared 20." in (decode_audio(data[: len(data) * 3 // 5], max_duration_s=LIMIT_S).defect or "")

@@ -97,3 +97,26 @@ def test_planning_that_did_not_finish_fails_at_the_gate(store: Store) -> None:
 def test_a_run_without_a_batch_is_one_line(store: Store) -> None:
     with pytest.raises(LedgerError, match="run manual__1 of ingest_x: no batch was planned for it"):
         ledger.find_batch(store.connection, "ingest_x", "manual__1")
+
+
+def test_the_gate_does_not_touch_a_closed_batch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put("a.wav", wav())
+    store.source = store.source.model_copy(update={"max_failures": 5, "max_failed": 9})
+    monkeypatch.setattr("spectralize.worker.extract", lambda *_: (_ for _ in ()).throw(RuntimeError("a bug of ours")))
+    first = store.ingest()
+    store.ingest()
+    store.source = store.source.model_copy(update={"max_failures": 2})
+    ledger.gate_batch(store.connection, first.batch_id, store.source)
+    assert store.outcomes(first) == {"a.wav": ("failed", "RuntimeError")}
+    assert store.breaches() == {}
+
+
+def test_a_hostile_key_cannot_forge_a_line_of_the_log(store: Store) -> None:
+    store.source = store.source.model_copy(update={"max_rejected": 0, "max_rejected_share": 0.0})
+    store.put("bad\nINFO all is well.wav", b"")
+    batch = store.plan()
+    store.compute(batch)
+    with pytest.raises(GateError) as caught:
+        ledger.gate_batch(store.connection, batch.batch_id, store.source)
+    assert "\n" not in str(caught.value)
+    assert "bad\\nINFO all is well.wav: the object has no bytes" in str(caught.value)

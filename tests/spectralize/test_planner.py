@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from spectralize import planner
+from spectralize.database import connect
 from spectralize.errors import ConfigError, LedgerError, ServiceError
 from spectralize.planner import has_work
 from spectralize.s3 import open_s3
@@ -78,9 +80,6 @@ def test_a_key_that_returns_to_its_first_content_needs_no_work_and_is_current_ag
     )
     store.put("a.wav", wav(seed=2))
     store.ingest()
-    # Listings tell whole seconds at the least; the newer put must be later than the older one.
-    store.connection.execute("UPDATE spectralize.objects SET last_modified = last_modified - interval '1 minute'")
-    store.connection.commit()
     store.put("a.wav", first)
     assert sums(store.ingest().counts) == {"listed": 1, "unchanged": 1}
     assert store.rows(
@@ -99,6 +98,42 @@ def test_a_key_that_is_gone_gets_a_tombstone_and_loses_it_when_it_returns(store:
     store.put("a.wav", wav())
     assert sums(store.ingest().counts) == {"listed": 2, "unchanged": 2}
     assert store.rows(query, store.source.bucket) == []
+
+
+def test_sources_that_share_a_prefix_do_not_bury_each_others_objects(store: Store) -> None:
+    store.put("a.wav", wav())
+    store.ingest()
+    store.source = store.source.model_copy(update={"include": ("*.flac",)})
+    assert sums(store.ingest().counts) == {"listed": 1, "ignored": 1}
+    buried = store.rows(
+        "SELECT key FROM spectralize.objects WHERE bucket = %s AND tombstoned_at IS NOT NULL", store.source.bucket
+    )
+    assert buried == []
+
+
+def test_a_planner_that_was_overtaken_leaves_the_plan_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put("a.wav", wav())
+    run = store.run()
+    real = planner._scan
+    overtaking: list[object] = []
+
+    def overtaken(*arguments: object) -> Counts:
+        counts = real(*arguments)  # type: ignore[arg-type]
+        if not overtaking:
+            overtaking.append(None)
+            store.put("b.wav", wav())
+            with connect(store.dsn) as connection:
+                other = replace(store, connection=connection)
+                overtaking[0] = other.plan(run)
+        return counts
+
+    monkeypatch.setattr(planner, "_scan", overtaken)
+    batch = store.plan(run)
+    assert batch == overtaking[0]
+    assert keys(store, batch) == ["a.wav", "b.wav"]
+    store.compute(batch)
+    assert store.finish(batch).counts.outcomes["loaded"] == 2
+    assert store.breaches() == {}
 
 
 def test_the_rest_of_a_capped_batch_waits_for_the_next(store: Store) -> None:

@@ -8,11 +8,14 @@ from datetime import UTC, datetime
 import numpy as np
 import psycopg
 import pytest
+from botocore.exceptions import ClientError
 
-from spectralize import ledger, loader
+from spectralize import ledger, loader, worker
 from spectralize.decode import decode_audio, resample_audio
 from spectralize.errors import LedgerError, ServiceError
 from spectralize.profiles import MelProfile, find_profile
+from spectralize.s3 import open_s3
+from spectralize.status import read_batch_lines
 from spectralize.tables import PlannedObject
 from spectralize.worker import run_slice, slice_objects
 from tests.reference import assert_close_db, librosa_mel
@@ -252,6 +255,73 @@ def test_outcomes_only_improve(store: Store) -> None:
     assert store.outcomes(batch) == {"a.wav": ("loaded", None)}
     store.finish(batch)
     assert store.breaches() == {}
+
+
+def test_samples_too_large_for_their_power_are_rejected(store: Store) -> None:
+    store.put("loud.wav", encode(make_samples(1.0) * np.float32(1e20), 22_050, "WAV", "FLOAT"))
+    assert store.outcomes(store.ingest()) == {"loud.wav": ("rejected", "non_finite")}
+
+
+def test_each_profile_has_its_own_outcome(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_frames = find_profile("mel128_22k").model_copy(update={"name": "whole_frames", "center": False})
+    profiles = {"mel128_22k": find_profile("mel128_22k"), "whole_frames": whole_frames}
+    monkeypatch.setattr("spectralize.planner.find_profile", profiles.__getitem__)
+    store.source = store.source.model_copy(update={"profiles": tuple(profiles)})
+    store.put("short.wav", wav(0.05))
+    store.put("long.wav", wav(1.0))
+    batch = store.ingest()
+    lines = read_batch_lines(store.connection, batch.batch_id)
+    assert {(line["key"], line["profile"]): (line["outcome"], line["reason_class"]) for line in lines} == {
+        ("short.wav", "mel128_22k"): ("loaded", None),
+        ("short.wav", "whole_frames"): ("rejected", "too_short"),
+        ("long.wav", "mel128_22k"): ("loaded", None),
+        ("long.wav", "whole_frames"): ("loaded", None),
+    }
+    store.connection.rollback()
+    assert (batch.counts.planned, batch.counts.planned_spectrograms) == (2, 4)
+    assert store.breaches() == {}
+
+
+def test_an_object_that_s3_refuses_costs_only_itself(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SeaweedFS has no archive tier; what AWS answers for an archived object is put in place of its answer."""
+    for name in ("a", "b", "c"):
+        store.put(f"{name}.wav", wav(seed=ord(name)))
+    batch = store.plan()
+    client = open_s3()
+
+    def refuse(params: dict[str, str], **_: object) -> None:
+        if params["Key"] == "b.wav":
+            answer = {
+                "Error": {"Code": "InvalidObjectState", "Message": "archived"},
+                "ResponseMetadata": {"HTTPStatusCode": 403},
+            }
+            raise ClientError(answer, "GetObject")  # type: ignore[arg-type]
+
+    client.meta.events.register("provide-client-params.s3.GetObject", refuse)
+    monkeypatch.setattr("spectralize.worker.open_s3", lambda: client)
+    store.compute(batch)
+    assert store.outcomes(batch) == {
+        "a.wav": ("loaded", None), "b.wav": ("failed", "InvalidObjectState"), "c.wav": ("loaded", None)
+    }  # fmt: skip
+
+
+def test_any_exception_of_a_library_costs_one_object(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put("a.wav", wav(seed=1))
+    store.put("b.wav", wav(seed=2))
+    batch = store.plan()
+    real = worker.extract
+
+    class StrangeError(Exception):
+        pass
+
+    def strange(data: bytes, *arguments: object) -> object:
+        if data == wav(seed=1):
+            raise StrangeError("two\nlines")
+        return real(data, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(worker, "extract", strange)
+    store.compute(batch)
+    assert store.outcomes(batch) == {"a.wav": ("failed", "StrangeError"), "b.wav": ("loaded", None)}
 
 
 def make_planned(object_id: int, size_bytes: int) -> PlannedObject:
