@@ -28,9 +28,7 @@ def tagged(tags: dict[str, str], container: str = "mp3", codec: str = "libmp3lam
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("container", "codec"), [("mp3", "libmp3lame"), ("flac", "flac"), ("ipod", "aac")
-)
+@pytest.mark.parametrize(("container", "codec"), [("mp3", "libmp3lame"), ("flac", "flac"), ("ipod", "aac")])
 def test_the_columns_of_the_seed_are_typed(container: str, codec: str) -> None:
     given_tags = {
         "title": "Läuft",
