@@ -66,7 +66,7 @@ class Demo:
         self.console.print(
             f"{DAG_ID}, run {run.run_id}: {run.state} after {monotonic() - begun:.0f} s\n", highlight=False
         )
-        self._show(files, source, run)
+        self.show(files, source, run)
 
     def seed(self, audio: Path | None) -> list[CorpusFile]:
         """Put the recordings into the bucket; one that is there already, byte for byte, is left alone."""
@@ -138,7 +138,14 @@ class Demo:
             return None, 0
         return counts.planned_spectrograms, sum(counts.outcomes.values())
 
-    def _show(self, files: Sequence[CorpusFile], source: Source, run: DagRun) -> None:
+    def show(self, files: Sequence[CorpusFile], source: Source, run: DagRun) -> None:
+        """Print what became of each file in a run, and the addresses.
+
+        Raises
+        ------
+        StackError
+            If the run failed, a file has another outcome than expected, or the store breaks an invariant.
+        """
         with connect(self.stack.dsn) as connection:
             found = {
                 line["key"]: line for line in read_key_lines(connection, source.bucket, [file.key for file in files])

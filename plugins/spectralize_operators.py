@@ -169,12 +169,12 @@ class GateOperator(BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Fail, with the first reasons, if the batch exceeds a threshold."""
-        from spectralize import ledger
+        from spectralize import gate
         from spectralize.database import connect
 
         with plain_errors(), connect(features_dsn()) as connection:
             batch = _find_batch(connection, context)
-            batch = ledger.gate_batch(connection, batch.batch_id, load_sources().find(self.source))
+            batch = gate.gate_batch(connection, batch.batch_id, load_sources().find(self.source))
         self.log.info("batch %d passed: %s", batch.batch_id, batch.counts)
 
 
@@ -187,12 +187,12 @@ class CloseBatchOperator(BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Write the final counts."""
-        from spectralize import ledger
+        from spectralize import gate
         from spectralize.database import connect
 
         with plain_errors(), connect(features_dsn()) as connection:
             batch = _find_batch(connection, context)
-            batch = ledger.close_batch(connection, batch.batch_id, load_sources().find(self.source))
+            batch = gate.close_batch(connection, batch.batch_id, load_sources().find(self.source))
         self.log.info("batch %d closed as %s: %s", batch.batch_id, batch.state, batch.counts)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import psycopg
 import soundfile
 
-from spectralize import ledger
+from spectralize import gate
 from spectralize.ledger import Batch, Run
 from spectralize.manifest import Manifest, read_manifest
 from spectralize.planner import plan_batch
@@ -86,8 +86,8 @@ class Store:
 
     def finish(self, batch: Batch) -> Batch:
         """Gate and close."""
-        ledger.gate_batch(self.connection, batch.batch_id, self.source)
-        return ledger.close_batch(self.connection, batch.batch_id, self.source)
+        gate.gate_batch(self.connection, batch.batch_id, self.source)
+        return gate.close_batch(self.connection, batch.batch_id, self.source)
 
     def ingest(self, **options: Any) -> Batch:
         """One whole batch."""

@@ -4,7 +4,9 @@ import io
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,12 @@ import psutil
 import psycopg
 import pytest
 import soundfile
+from rich.console import Console
 
 from local.airflow_api import AirflowApi, DagRun
 from local.corpus import CorpusFile, build_corpus
+from local.demo import Demo
+from local.errors import StackError
 from local.paths import Layout
 from local.stack import Stack
 from local.waiting import NotReady, wait_until
@@ -23,10 +28,11 @@ from spectralize.decode import decode_audio, resample_audio
 from spectralize.profiles import find_profile
 from spectralize.reader import read_mel
 from spectralize.s3 import open_s3
+from spectralize.sources import load_sources
 from spectralize.status import read_batch_lines, read_key_lines, read_status
 from spectralize.verify import verify_store
 from tests.reference import assert_close_db, librosa_mel
-from tests.store import CONTENT
+from tests.store import CONTENT, wav
 
 DAG_ID = "ingest_audio"
 BUCKET = "audio"
@@ -198,6 +204,33 @@ def test_overwriting_a_key_loads_one_object_and_supersedes_the_old(
     assert count_rows(connection)["spectrograms"] == rows["spectrograms"] + 1
     np.testing.assert_array_equal(read_mel(connection, after[0][1]).mel, stored(connection, flac_file.key))
     assert breaches(connection) == []
+
+
+def test_the_demo_shows_what_became_of_each_object(
+    api: AirflowApi, first_run: DagRun, corpus: list[CorpusFile], stack: Stack, tmp_path: Path
+) -> None:
+    out = io.StringIO()
+    Demo(stack, Console(file=out, width=160)).run(None)
+    shown = out.getvalue()
+    assert "planned 0 = loaded 0 + partial 0 + rejected 0 + failed 0" in shown
+    assert "verify: 0 breaches" in shown
+    assert all(file.key in shown for file in corpus)
+    assert stack.airflow_password not in shown
+    assert (stack.layout.home / "demo" / "mel_spectrogram.png").read_bytes().startswith(b"\x89PNG")
+    # A folder of one's own: whatever it holds has an outcome, and the picture is of what was loaded.
+    (tmp_path / "my [red]sound.wav").write_bytes(wav(3.0))
+    (tmp_path / "broken.mp3").write_bytes(b"no audio at all")
+    out = io.StringIO()
+    Demo(stack, Console(file=out, width=160)).run(tmp_path)
+    assert "own/my [red]sound.wav" in out.getvalue()
+    assert "planned 2 = loaded 1 + partial 0 + rejected 1 + failed 0" in out.getvalue()
+
+
+def test_the_demo_fails_on_any_surprise(stack: Stack, first_run: DagRun, corpus: list[CorpusFile]) -> None:
+    surprised = [replace(file, expected="rejected") if file.key.endswith(".ogg") else file for file in corpus]
+    demo = Demo(stack, Console(quiet=True))
+    with pytest.raises(StackError, match=r"03 Deprecation\.ogg' is loaded, not rejected"):
+        demo.show(surprised, load_sources().find("audio"), first_run)
 
 
 def spark_processes(stack: Stack) -> list[psutil.Process]:

@@ -1,4 +1,4 @@
-"""The ledger: what each batch planned, what became of every object, and whether the sums hold."""
+"""The ledger: batches, what each planned, and what became of every object."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from spectralize.database import fetch_row
-from spectralize.errors import ConfigError, GateError, LedgerError, as_one_line
+from spectralize.errors import ConfigError, LedgerError
 from spectralize.profiles import MelProfile
 from spectralize.sources import Source
-from spectralize.tables import OUTCOMES, UNFINISHED, BatchKind, Counts, Outcome, Timings
+from spectralize.tables import OUTCOMES, BatchKind, Counts, Outcome, Timings
 from spectralize.version import CORE_VERSION
 
 Connection = psycopg.Connection[Any]
@@ -220,121 +220,3 @@ def record_outcome(
     if row is None:
         raise LedgerError(f"batch {batch_id}: object {object_id} with profile {profile_id} was not planned in it")
     connection.execute(_RECORD_ATTEMPT, values | {"attempt": row[0]})
-
-
-_SETTLE_UNFINISHED = """
-UPDATE spectralize.batch_objects
-SET outcome = 'failed', reason_class = %(unfinished)s, reason = 'the job ended before this object was done',
-    ended_at = clock_timestamp()
-WHERE batch_id = %(batch_id)s AND outcome IS NULL
-"""
-
-_SETTLE_POISON = """
-UPDATE spectralize.batch_objects AS here
-SET outcome = 'rejected', reason_class = 'poison',
-    reason = format('failed in %%s batches, the last time: %%s', history.failures, here.reason)
-FROM (
-    SELECT object_id, profile_id, count(*) AS failures FROM spectralize.batch_objects
-    WHERE outcome = 'failed' AND reason_class <> %(unfinished)s
-      AND object_id IN (SELECT object_id FROM spectralize.batch_objects WHERE batch_id = %(batch_id)s AND outcome = 'failed')
-    GROUP BY object_id, profile_id HAVING count(*) >= %(max_failures)s
-) AS history
-WHERE here.batch_id = %(batch_id)s AND here.outcome = 'failed' AND here.reason_class <> %(unfinished)s
-  AND history.object_id = here.object_id AND history.profile_id = here.profile_id
-"""
-
-
-def settle_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
-    """Give every planned object without an outcome one: `failed`, or `rejected` as poison after too many failures."""
-    values = {"batch_id": batch_id, "unfinished": UNFINISHED, "max_failures": source.max_failures}
-    with connection.transaction():
-        closed_at = fetch_row(
-            connection, "SELECT closed_at FROM spectralize.batches WHERE batch_id = %s FOR UPDATE", (batch_id,)
-        )[0]
-        if closed_at is None:
-            connection.execute(_SETTLE_UNFINISHED, values)
-            connection.execute(_SETTLE_POISON, values)
-    return read_batch(connection, batch_id)
-
-
-def judge(counts: Counts, source: Source) -> str | None:
-    """Return why a batch with these counts fails its source's thresholds, or None."""
-    failed, rejected, planned = counts.outcomes["failed"], counts.outcomes["rejected"], counts.planned_spectrograms
-    if not counts.listing_holds() or not counts.outcomes_hold():
-        return f"the sums do not hold: {counts}"
-    if failed > source.max_failed:
-        return f"{failed} of {planned} failed, {source.max_failed} are tolerated"
-    if rejected > source.max_rejected and rejected > source.max_rejected_share * planned:
-        return (
-            f"{rejected} of {planned} were rejected, more than {source.max_rejected} "
-            f"and more than {source.max_rejected_share:.0%}"
-        )
-    return None
-
-
-def gate_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
-    """Settle a batch and hold it against its source's thresholds; the verdict goes into the ledger either way.
-
-    Raises
-    ------
-    GateError
-        With the counts, and the first objects with their reasons.
-    """
-    batch = settle_batch(connection, batch_id, source)
-    failure = "planning did not finish" if batch.state == "open" else judge(batch.counts, source)
-    connection.execute(
-        "UPDATE spectralize.batches SET gated_at = clock_timestamp(), failure = %s WHERE batch_id = %s AND closed_at IS NULL",
-        (failure, batch_id),
-    )
-    connection.commit()
-    if failure:
-        examples = connection.execute(
-            "SELECT o.bucket, o.key, b.reason "
-            "FROM spectralize.batch_objects AS b JOIN spectralize.objects AS o USING (object_id) "
-            "WHERE b.batch_id = %s AND b.outcome IN ('failed', 'rejected') ORDER BY b.outcome, o.key LIMIT 3",
-            (batch_id,),
-        ).fetchall()
-        shown = "; ".join(f"s3://{bucket}/{as_one_line(key)}: {reason}" for bucket, key, reason in examples)
-        raise GateError(f"batch {batch_id} of {source.name}: {failure}. First: {shown}")
-    return batch
-
-
-_CLOSE = """
-UPDATE spectralize.batches
-SET state = %(state)s, failure = %(failure)s, closed_at = clock_timestamp(),
-    loaded = %(loaded)s, partial = %(partial)s, rejected = %(rejected)s, failed = %(failed)s
-WHERE batch_id = %(batch_id)s AND closed_at IS NULL
-"""
-
-
-def close_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
-    """Close a batch for good: after this, nothing may be added to it. Closing twice changes nothing.
-
-    Raises
-    ------
-    LedgerError
-        If the sums do not hold; the batch is then closed as failed.
-    """
-    with connection.transaction():
-        row = connection.execute(
-            "SELECT state, gated_at IS NOT NULL, failure FROM spectralize.batches WHERE batch_id = %s FOR UPDATE",
-            (batch_id,),
-        ).fetchone()
-        if row is None:
-            raise LedgerError(f"batch {batch_id}: not in the ledger")
-        state, gated, failure = row
-        if state not in {"success", "failed"}:
-            batch = settle_batch(connection, batch_id, source)
-            if not batch.counts.listing_holds() or not batch.counts.outcomes_hold():
-                failure = f"the sums do not hold: {batch.counts}"
-            elif not gated:
-                failure = failure or "it ended before the gate"
-            connection.execute(
-                _CLOSE,
-                {"batch_id": batch_id, "state": "failed" if failure else "success", "failure": failure}
-                | batch.counts.outcomes,
-            )
-    batch = read_batch(connection, batch_id)
-    if batch.failure and batch.failure.startswith("the sums"):
-        raise LedgerError(f"batch {batch_id} of {source.name}: {batch.failure}")
-    return batch

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from spectralize import planner
+from spectralize import worklist
 from spectralize.database import connect
 from spectralize.errors import ConfigError, LedgerError, ServiceError
 from spectralize.planner import has_work
@@ -114,11 +114,11 @@ def test_sources_that_share_a_prefix_do_not_bury_each_others_objects(store: Stor
 def test_a_planner_that_was_overtaken_leaves_the_plan_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put("a.wav", wav())
     run = store.run()
-    real = planner._scan
+    real = worklist.scan
     overtaking: list[object] = []
 
-    def overtaken(*arguments: object) -> Counts:
-        counts = real(*arguments)  # type: ignore[arg-type]
+    def overtaken(*arguments: object, **options: object) -> Counts:
+        counts = real(*arguments, **options)  # type: ignore[arg-type]
         if not overtaking:
             overtaking.append(None)
             store.put("b.wav", wav())
@@ -127,7 +127,7 @@ def test_a_planner_that_was_overtaken_leaves_the_plan_alone(store: Store, monkey
                 overtaking[0] = other.plan(run)
         return counts
 
-    monkeypatch.setattr(planner, "_scan", overtaken)
+    monkeypatch.setattr(worklist, "scan", overtaken)
     batch = store.plan(run)
     assert batch == overtaking[0]
     assert keys(store, batch) == ["a.wav", "b.wav"]

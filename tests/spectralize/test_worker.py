@@ -16,7 +16,7 @@ from spectralize.errors import LedgerError, ServiceError
 from spectralize.profiles import MelProfile, find_profile
 from spectralize.s3 import open_s3
 from spectralize.status import read_batch_lines
-from spectralize.tables import PlannedObject
+from spectralize.tables import PlannedObject, Timings
 from spectralize.worker import run_slice, slice_objects
 from tests.reference import assert_close_db, librosa_mel
 from tests.store import CONTENT, Store, digest, encode, make_samples, wav
@@ -249,7 +249,7 @@ def test_outcomes_only_improve(store: Store) -> None:
     ledger.record_outcome(
         store.connection, batch.batch_id, planned.object_id, planned.profiles[0].profile_id, "failed",
         reason_class="late", reason="a zombie", spectrogram_id=None, worker="zombie", started_at=datetime.now(UTC),
-        timings=ledger.Timings(),
+        timings=Timings(),
     )  # fmt: skip
     store.connection.commit()
     assert store.outcomes(batch) == {"a.wav": ("loaded", None)}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spectralize import ledger
+from spectralize import gate, ledger
 from spectralize.errors import GateError, LedgerError
 from spectralize.sources import Source
 from spectralize.tables import Counts
@@ -30,15 +30,15 @@ def counts(*, loaded: int = 0, rejected: int = 0, failed: int = 0) -> Counts:
 )
 def test_any_failed_or_rejects_above_both_bounds_fail_the_batch(batch: Counts, failure: str | None) -> None:
     source = Source(name="test", bucket="birds", profiles=("mel128_22k",))
-    verdict = ledger.judge(batch, source)
+    verdict = gate.judge(batch, source)
     assert (verdict or "").startswith(failure or "")
     assert (verdict is None) == (failure is None)
 
 
 def test_sums_that_do_not_hold_are_a_failure() -> None:
     source = Source(name="test", bucket="birds", profiles=("mel128_22k",))
-    assert "sums do not hold" in (ledger.judge(Counts(listed=3, planned=1), source) or "")
-    assert "sums do not hold" in (ledger.judge(Counts(listed=1, planned=1, planned_spectrograms=1), source) or "")
+    assert "sums do not hold" in (gate.judge(Counts(listed=3, planned=1), source) or "")
+    assert "sums do not hold" in (gate.judge(Counts(listed=1, planned=1, planned_spectrograms=1), source) or "")
 
 
 def test_the_gate_names_the_first_objects_with_their_reasons(store: Store) -> None:
@@ -49,8 +49,8 @@ def test_the_gate_names_the_first_objects_with_their_reasons(store: Store) -> No
     store.compute(batch)
     expected = rf"1 of 2 were rejected.*First: s3://{store.source.bucket}/empty\.wav: the object has no bytes"
     with pytest.raises(GateError, match=expected):
-        ledger.gate_batch(store.connection, batch.batch_id, store.source)
-    closed = ledger.close_batch(store.connection, batch.batch_id, store.source)
+        gate.gate_batch(store.connection, batch.batch_id, store.source)
+    closed = gate.close_batch(store.connection, batch.batch_id, store.source)
     assert closed.state == "failed"
     assert closed.failure is not None
     assert closed.failure.startswith("1 of 2 were rejected")
@@ -61,13 +61,13 @@ def test_what_the_job_did_not_reach_is_failed_and_planned_again(store: Store) ->
     store.put("a.wav", wav())
     batch = store.plan()
     with pytest.raises(GateError, match="the job ended before this object was done"):
-        ledger.gate_batch(store.connection, batch.batch_id, store.source)
-    assert ledger.close_batch(store.connection, batch.batch_id, store.source).state == "failed"
+        gate.gate_batch(store.connection, batch.batch_id, store.source)
+    assert gate.close_batch(store.connection, batch.batch_id, store.source).state == "failed"
     for _ in range(store.source.max_failures):
         batch = store.plan()
         with pytest.raises(GateError):
-            ledger.gate_batch(store.connection, batch.batch_id, store.source)
-        ledger.close_batch(store.connection, batch.batch_id, store.source)
+            gate.gate_batch(store.connection, batch.batch_id, store.source)
+        gate.close_batch(store.connection, batch.batch_id, store.source)
     # An outage is no fault of the object: it never becomes poison by it.
     assert store.outcomes(store.ingest()) == {"a.wav": ("loaded", None)}
     assert store.breaches() == {}
@@ -77,21 +77,21 @@ def test_a_batch_that_ended_before_the_gate_is_failed(store: Store) -> None:
     store.put("a.wav", wav())
     batch = store.plan()
     store.compute(batch)
-    closed = ledger.close_batch(store.connection, batch.batch_id, store.source)
+    closed = gate.close_batch(store.connection, batch.batch_id, store.source)
     assert (closed.state, closed.failure) == ("failed", "it ended before the gate")
     assert closed.counts.outcomes["loaded"] == 1
 
 
 def test_closing_twice_changes_nothing(store: Store) -> None:
     first = store.ingest()
-    assert ledger.close_batch(store.connection, first.batch_id, store.source) == first
+    assert gate.close_batch(store.connection, first.batch_id, store.source) == first
 
 
 def test_planning_that_did_not_finish_fails_at_the_gate(store: Store) -> None:
     batch = ledger.open_batch(store.connection, store.source, store.run())
     store.connection.commit()
     with pytest.raises(GateError, match="planning did not finish"):
-        ledger.gate_batch(store.connection, batch.batch_id, store.source)
+        gate.gate_batch(store.connection, batch.batch_id, store.source)
 
 
 def test_a_run_without_a_batch_is_one_line(store: Store) -> None:
@@ -106,7 +106,7 @@ def test_the_gate_does_not_touch_a_closed_batch(store: Store, monkeypatch: pytes
     first = store.ingest()
     store.ingest()
     store.source = store.source.model_copy(update={"max_failures": 2})
-    ledger.gate_batch(store.connection, first.batch_id, store.source)
+    gate.gate_batch(store.connection, first.batch_id, store.source)
     assert store.outcomes(first) == {"a.wav": ("failed", "RuntimeError")}
     assert store.breaches() == {}
 
@@ -117,6 +117,6 @@ def test_a_hostile_key_cannot_forge_a_line_of_the_log(store: Store) -> None:
     batch = store.plan()
     store.compute(batch)
     with pytest.raises(GateError) as caught:
-        ledger.gate_batch(store.connection, batch.batch_id, store.source)
+        gate.gate_batch(store.connection, batch.batch_id, store.source)
     assert "\n" not in str(caught.value)
     assert "bad\\nINFO all is well.wav: the object has no bytes" in str(caught.value)
