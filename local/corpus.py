@@ -296,7 +296,15 @@ def _fetch_package(cache: Path) -> Path:
     logger.info("downloading %s (52 MB)", PACKAGE)
     with tempfile.TemporaryDirectory(prefix=f".{PACKAGE}.", dir=cache) as temporary:
         # Root's apt would drop to a user who cannot write here, and warn about it.
-        _run_tool(["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", PACKAGE], Path(temporary))
+        download = ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", PACKAGE]
+        try:
+            _run_tool(download, Path(temporary))
+        except CorpusError:
+            if os.geteuid() != 0:
+                raise
+            # A new machine has no package lists yet, an old one may have lists whose packages are gone.
+            _run_tool(["apt-get", "update", "-q"], Path(temporary))
+            _run_tool(download, Path(temporary))
         packages = list(Path(temporary).glob(f"{PACKAGE}_*.deb"))
         if len(packages) != 1:
             raise CorpusError(f"{PACKAGE}: apt-get left {len(packages)} package files, one was expected")
