@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local import private_root
+from local import pg_binaries, private_root
 from local.errors import StackError
 from local.paths import Layout
 
@@ -52,3 +52,14 @@ def test_a_build_that_fails_does_not_look_complete(layout: Layout, tool: Path) -
     tool.write_text(good)
     private_root.build(layout, lambda line: None)
     assert private_root.is_built(layout)
+
+
+def test_without_root_or_a_database_it_says_what_to_do(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(pg_binaries, "_installed", tuple)
+    with pytest.raises(StackError) as caught:
+        pg_binaries.place_for("timescale", layout, "abc", extensions=True, progress=lambda _: None)
+    line = str(caught.value)
+    assert "\n" not in line
+    for way_out in ("install postgresql-17-timescaledb", "as root", "SPECTRALIZE_DSN"):
+        assert way_out in line
