@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Annotated
 
+import psycopg
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -42,6 +43,9 @@ def errors_in_one_line() -> Iterator[None]:
         raise typer.Exit(1) from error
     except SpectralizeError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    except psycopg.Error as error:
+        print(f"error: features database: {(str(error).splitlines() or [type(error).__name__])[0]}", file=sys.stderr)
         raise typer.Exit(1) from error
     except OSError as error:
         # A full disk, or a home that belongs to another user.

@@ -63,9 +63,12 @@ class Demo:
             api.unpause(DAG_ID)
             begun = monotonic()
             run = self._watch(api, run)
+            reasons = _reasons(api, run)
         self.console.print(
             f"{DAG_ID}, run {run.run_id}: {run.state} after {monotonic() - begun:.0f} s\n", highlight=False
         )
+        for reason in reasons:
+            self.console.print(f"[red]✗[/] {escape(reason)}", highlight=False)
         self.show(files, source, run)
 
     def seed(self, audio: Path | None) -> list[CorpusFile]:
@@ -200,6 +203,17 @@ def _line_of_nothing(file: CorpusFile, source: Source) -> dict[str, Any]:
     reason = "the source's globs do not select it" if is_ignored else "the ledger has no line for it"
     empty = dict.fromkeys(("duration_s", "n_frames", "fetch_s", "decode_s", "mel_s", "load_s"))
     return {"key": file.key, "outcome": "ignored" if is_ignored else "missing", "reason": reason} | empty
+
+
+def _reasons(api: AirflowApi, run: DagRun) -> list[str]:
+    """Return the last error of each failed task of a run."""
+    reasons = []
+    for task in api.task_instances(run.dag_id, run.run_id):
+        if task.state == "failed":
+            log = api.task_log(run.dag_id, run.run_id, task.task_id, task.try_number).splitlines()
+            errors = [line for line in log if "Exception: " in line]
+            reasons.append(f"{task.task_id}: {errors[-1] if errors else 'see its log in the Airflow UI'}")
+    return reasons
 
 
 def _put(client: S3Client, bucket: str, file: CorpusFile) -> None:
