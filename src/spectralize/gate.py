@@ -8,7 +8,7 @@ from spectralize.database import fetch_row
 from spectralize.errors import GateError, LedgerError, as_one_line
 from spectralize.ledger import Batch, read_batch
 from spectralize.sources import Source
-from spectralize.tables import UNFINISHED, Counts
+from spectralize.tables import UNCOUNTED_FAILURES, UNFINISHED, Counts
 
 Connection = psycopg.Connection[Any]
 
@@ -25,18 +25,23 @@ SET outcome = 'rejected', reason_class = 'poison',
     reason = format('failed in %%s batches, the last time: %%s', history.failures, here.reason)
 FROM (
     SELECT object_id, profile_id, count(*) AS failures FROM spectralize.batch_objects
-    WHERE outcome = 'failed' AND reason_class <> %(unfinished)s
+    WHERE outcome = 'failed' AND reason_class <> ALL (%(uncounted)s)
       AND object_id IN (SELECT object_id FROM spectralize.batch_objects WHERE batch_id = %(batch_id)s AND outcome = 'failed')
     GROUP BY object_id, profile_id HAVING count(*) >= %(max_failures)s
 ) AS history
-WHERE here.batch_id = %(batch_id)s AND here.outcome = 'failed' AND here.reason_class <> %(unfinished)s
+WHERE here.batch_id = %(batch_id)s AND here.outcome = 'failed' AND here.reason_class <> ALL (%(uncounted)s)
   AND history.object_id = here.object_id AND history.profile_id = here.profile_id
 """
 
 
 def settle_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
     """Give every planned object without an outcome one: `failed`, or `rejected` as poison after too many failures."""
-    values = {"batch_id": batch_id, "unfinished": UNFINISHED, "max_failures": source.max_failures}
+    values = {
+        "batch_id": batch_id,
+        "unfinished": UNFINISHED,
+        "uncounted": list(UNCOUNTED_FAILURES),
+        "max_failures": source.max_failures,
+    }
     with connection.transaction():
         closed_at = fetch_row(
             connection, "SELECT closed_at FROM spectralize.batches WHERE batch_id = %s FOR UPDATE", (batch_id,)

@@ -28,8 +28,12 @@ REJECT_CLASSES = {
 #: Rejected by circumstance: if the same object is listed again, it is planned again.
 PASSING_REJECT_CLASSES = ("vanished", "changed")
 
-#: Failed without having been tried: the job ended first. Does not count towards poison.
+#: Failed without having been tried: the job ended first.
 UNFINISHED = "unfinished"
+
+#: Failures that say nothing about the object, however often they come: an outage, or a policy that forbids reading,
+#: must not reject a whole corpus for good.
+UNCOUNTED_FAILURES = (UNFINISHED, "AccessDenied", "403")
 
 #: The tag columns of the 2020 original with their SQL types. All are what the file *declares*.
 TAG_COLUMNS = {

@@ -3,7 +3,7 @@
 import pytest
 
 from spectralize import gate, ledger
-from spectralize.errors import GateError, LedgerError
+from spectralize.errors import FailedObjectError, GateError, LedgerError
 from spectralize.sources import Source
 from spectralize.tables import Counts
 from tests.store import Store, wav
@@ -120,3 +120,16 @@ def test_a_hostile_key_cannot_forge_a_line_of_the_log(store: Store) -> None:
         gate.gate_batch(store.connection, batch.batch_id, store.source)
     assert "\n" not in str(caught.value)
     assert "bad\\nINFO all is well.wav: the object has no bytes" in str(caught.value)
+
+
+def test_a_policy_that_forbids_reading_never_becomes_poison(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> bytes:
+        raise FailedObjectError("AccessDenied", "S3 refuses to read it")
+
+    store.put("a.wav", wav())
+    store.source = store.source.model_copy(update={"max_failures": 2, "max_failed": 9})
+    with monkeypatch.context() as patch:
+        patch.setattr("spectralize.worker.fetch", forbidden)
+        for _ in range(3):
+            assert store.outcomes(store.ingest()) == {"a.wav": ("failed", "AccessDenied")}
+    assert store.outcomes(store.ingest()) == {"a.wav": ("loaded", None)}
