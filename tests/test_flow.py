@@ -24,14 +24,14 @@ from local.paths import Layout
 from local.stack import Stack
 from local.waiting import NotReady, wait_until
 from spectralize.database import connect
-from spectralize.decode import decode_audio, resample_audio
 from spectralize.profiles import find_profile
 from spectralize.reader import read_mel
+from spectralize.resample import resample_audio
 from spectralize.s3 import open_s3
 from spectralize.sources import load_sources
 from spectralize.status import read_batch_lines, read_key_lines, read_status
 from spectralize.verify import verify_store
-from tests.reference import assert_close_db, librosa_mel
+from tests.reference import assert_close_db, decode, librosa_mel
 from tests.store import CONTENT, wav
 
 DAG_ID = "ingest_audio"
@@ -143,7 +143,7 @@ def test_stored_frames_of_each_recording_equal_librosas(
     for file in corpus:
         if file.expected not in {"loaded", "partial"}:
             continue
-        audio = decode_audio(file.path.read_bytes(), max_duration_s=3600)
+        audio = decode(file.path.read_bytes(), max_duration_s=3600)
         actual = stored(connection, file.key)
         y = resample_audio(audio.y, audio.sr, profile.sr)
         assert_close_db(actual, librosa_mel(y, profile.sr, profile), bound_db=0.01, is_half=True)

@@ -1,21 +1,26 @@
-"""Bytes of any container to mono samples, with FFmpeg's libraries through PyAV."""
+"""Any container and codec to blocks of mono samples, with FFmpeg's libraries through PyAV."""
 
-import io
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 import av
 import numpy as np
-import numpy.typing as npt
-import soxr
 
-from spectralize.claims import Claim, claimed_length
+from spectralize.claims import SeekableFile, claimed_length, lacks_ogg_end, read_header
 from spectralize.errors import RejectedObjectError
-
-Samples = npt.NDArray[np.float32]
+from spectralize.resample import Samples
 
 #: Nested files and addresses are refused: a playlist in a bucket must not make a worker open anything.
 _OPEN_OPTIONS = {"protocol_whitelist": "none"}
+
+#: Bytes that FFmpeg asks the file for at a time.
+_READ_BYTES = 1 << 16
+
+#: Samples in a block, all channels together: 6 s of stereo at 44.1 kHz. Smaller ones cost calls, larger ones memory.
+_BLOCK_SAMPLES = 1 << 19
 
 #: A step of a stream's own clock beyond this (seconds) is missing audio, not rounding.
 _GAP_S = 0.1
@@ -23,27 +28,25 @@ _GAP_S = 0.1
 #: Tags between the frames of joined mp3 files, which FFmpeg hands to the decoder as if they were audio.
 _MP3_TAGS = (b"ID3", b"APETAGEX", b"LYRICSBEGIN")
 
-#: Sample rate that the limit of duration is meant for: a tiny file at a huge rate must not take a worker's memory.
-_USUAL_RATE_HZ = 48_000
+#: PyAV reads past the planes of a frame with more channels than that; such audio goes through a packed format.
+_MAX_PLANES = 7
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedAudio:
-    """Mono samples at the recording's own rate, beside what the container's header declared.
+class AudioInfo:
+    """What decoding found, beside what the container's header declared.
 
     Attributes
     ----------
-    y
-        Shape (n_samples,), float32; full scale is ±1, as in librosa; channels are averaged.
-    sr
-        Sample rate in Hz.
+    sr, n_samples
+        Sample rate in Hz and samples per channel, as decoded.
     defect
         Why this is not the whole recording, or None.
     """
 
-    y: Samples
     sr: int
     channels: int
+    n_samples: int
     codec: str
     container: str
     declared_codec: str | None
@@ -55,209 +58,262 @@ class DecodedAudio:
     @property
     def duration_s(self) -> float:
         """Decoded length in seconds."""
-        return len(self.y) / self.sr
+        return self.n_samples / self.sr
 
 
-def _stream_duration_s(stream: av.AudioStream) -> float | None:
-    if stream.duration is None or stream.time_base is None:
-        return None
-    return float(stream.duration * stream.time_base)
-
-
-def _lacks_ogg_end(data: bytes) -> bool:
-    """Tell whether the last page of an Ogg file is not marked as the end of its stream, which a cut-off file lacks."""
-    last = data.rfind(b"OggS")
-    return last < 0 or last + 6 > len(data) or not data[last + 5] & 0x04
-
-
-@dataclass(slots=True)
-class _Decoding:
-    """What accumulates while packets are read.
-
-    Bad packets before the first good one and after the last are apart: in mp3 they are junk, not lost audio.
-    """
-
-    blocks: list[Samples] = field(default_factory=list)
-    n_samples: int = 0
-    sr: int = 0
-    channels: int = 0
-    bad_outside: int = 0
-    bad_inside: int = 0
-    first_bad_s: float | None = None
-    missing_s: float = 0.0
-    first_gap_s: float | None = None
-    clock_offset_s: float | None = None
-    ended_by: str | None = None
-
-    @property
-    def position_s(self) -> float:
-        return self.n_samples / (self.sr or 1)
-
-    def note_bad_packet(self) -> None:
-        self.bad_outside += 1
-        if self.first_bad_s is None:
-            self.first_bad_s = self.position_s
-
-    def note_clock(self, at_s: float) -> None:
-        """Compare the stream's own clock with what has been decoded; a chained stream starts it anew."""
-        offset_s = at_s - self.position_s
-        step_s = 0.0 if self.clock_offset_s is None else offset_s - self.clock_offset_s
-        if step_s > _GAP_S:
-            self.missing_s += step_s
-            if self.first_gap_s is None:
-                self.first_gap_s = self.position_s
-        if self.clock_offset_s is None or abs(step_s) > _GAP_S:
-            self.clock_offset_s = offset_s
-
-
-def _decode_packets(container: av.container.InputContainer, stream: av.AudioStream, max_duration_s: float) -> _Decoding:
-    state = _Decoding()
-    # To float without changing rate or layout: FFmpeg scales every integer format to ±1. Packed, because PyAV reads past
-    # the planes of a frame with eight channels or more.
-    resampler = av.AudioResampler(format="flt")
-    packets = container.demux(stream)
-    while state.ended_by is None:
-        try:
-            packet = next(packets, None)
-        except av.error.FFmpegError as error:
-            state.ended_by = f"cannot be read on: {error.strerror}"
-            break
-        if packet is None:
-            break
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            if not (container.format.name == "mp3" and any(mark in bytes(packet) for mark in _MP3_TAGS)):
-                state.note_bad_packet()
-            continue
-        for frame in frames:
-            _take_frame(state, resampler, frame)
-            if state.ended_by is not None:
-                break
-        if state.position_s > max_duration_s or state.n_samples > max_duration_s * _USUAL_RATE_HZ:
-            raise RejectedObjectError("too_long", f"longer than {max_duration_s:g} s, the most this source allows")
-    return state
-
-
-def _take_frame(state: _Decoding, resampler: av.AudioResampler, frame: av.AudioFrame) -> None:
-    rate, channels = frame.sample_rate, frame.layout.nb_channels
-    if not state.sr:
-        state.sr, state.channels = rate, channels
-    elif (rate, channels) != (state.sr, state.channels):
-        state.ended_by = f"changes from {state.sr} Hz × {state.channels} to {rate} Hz × {channels}"
-        return
-    if state.n_samples and state.bad_outside:
-        state.bad_inside, state.bad_outside = state.bad_inside + state.bad_outside, 0
-    if frame.pts is not None and frame.time_base is not None:
-        state.note_clock(float(frame.pts * frame.time_base))
-    frame.pts = None
-    try:
-        packed = [piece.to_ndarray().reshape(-1, channels) for piece in resampler.resample(frame)]
-    except (av.error.FFmpegError, ValueError) as error:
-        state.ended_by = f"has {channels} channels that cannot be converted: {_text(error)}"
-        return
-    weights = np.full(channels, 1.0 / channels, dtype=np.float32)
-    for block in packed:
-        mono: Samples = block.astype(np.float32, copy=False) @ weights
-        state.blocks.append(mono)
-        state.n_samples += len(block)
-
-
-def _find_defect(state: _Decoding, claim: Claim | None, *, is_mp3: bool) -> str | None:
-    bad = state.bad_inside + (0 if is_mp3 else state.bad_outside)
-    parts = []
-    if state.ended_by:
-        parts.append(f"{state.ended_by} at {state.position_s:.2f} s")
-    if bad:
-        packets = "1 packet" if bad == 1 else f"{bad} packets"
-        parts.append(f"{packets} cannot be decoded, the first at {state.first_bad_s or 0.0:.2f} s")
-    if state.missing_s:
-        parts.append(f"{state.missing_s:.2f} s are missing, the first at {state.first_gap_s or 0.0:.2f} s")
-    if claim is not None and claim.duration_s - state.position_s > claim.slack_s:
-        parts.append(f"{state.position_s:.2f} s of the declared {claim.duration_s:.2f} s are there")
-    return "; ".join(parts) or None
-
-
-def decode_audio(data: bytes, *, max_duration_s: float) -> DecodedAudio:
-    """Decode the first audio stream of a file to mono.
+class AudioDecoder:
+    """The first audio stream of a file; iterate it once for its samples, then ask for its `info`.
 
     Parameters
     ----------
-    data
-        The file, whole.
-    max_duration_s
-        Longer recordings are rejected as soon as that much has been decoded, whatever their header says.
+    file
+        Seekable, read in blocks and never whole.
+    max_duration_s, max_channels
+        A recording beyond these is rejected as soon as that much has been decoded, whatever its header says.
 
     Raises
     ------
     RejectedObjectError
-        `empty`, `not_audio`, `no_audio`, `too_long` or `non_finite`.
+        `not_audio` or `no_audio` at once; `no_audio`, `too_long`, `too_many_channels` or `non_finite` while iterating.
     """
-    if not data:
-        raise RejectedObjectError("empty", "the object has no bytes")
-    try:
-        container = av.open(io.BytesIO(data), mode="r", options=_OPEN_OPTIONS, metadata_errors="replace")
-    except (av.error.FFmpegError, ValueError) as error:
-        raise RejectedObjectError("not_audio", f"FFmpeg finds no audio container: {_text(error)}") from error
-    with container:
-        if not container.streams.audio:
-            raise RejectedObjectError("no_audio", f"{container.format.name}: there is no audio stream in it")
-        stream = container.streams.audio[0]
+
+    def __init__(self, file: SeekableFile, *, max_duration_s: float, max_channels: int = 64) -> None:
+        self._file, self._max_duration_s, self._max_channels = file, max_duration_s, max_channels
         try:
-            declared_s = _stream_duration_s(stream)
-            declared_codec = stream.codec_context.codec.canonical_name
-            declared_rate, declared_channels = stream.codec_context.sample_rate, stream.codec_context.channels
-            codec = stream.codec_context.name
+            self._container = av.open(
+                file, mode="r", options=_OPEN_OPTIONS, metadata_errors="replace", buffer_size=_READ_BYTES
+            )
+        except (av.error.FFmpegError, ValueError) as error:
+            raise RejectedObjectError("not_audio", f"FFmpeg finds no audio container: {_text(error)}") from error
+        self._name = self._container.format.name
+        try:
+            self._open_stream()
+        except BaseException:
+            self._container.close()
+            raise
+        #: Samples per channel, sample rate in Hz and channels, as decoded so far.
+        self.n_samples = self.sr = self.channels = 0
+        # Bad packets before the first good one and after the last are apart: in mp3 they are junk, not lost audio.
+        self._bad_outside = self._bad_inside = 0
+        self._first_bad_s: float | None = None
+        self._missing_s = 0.0
+        self._first_gap_s: float | None = None
+        self._clock_offset_s: float | None = None
+        self._ended_by: str | None = None
+        self._n_yielded = 0
+        self._fifo = av.AudioFifo()
+        self._resampler: av.AudioResampler | None = None
+
+    def _open_stream(self) -> None:
+        if not self._container.streams.audio:
+            raise RejectedObjectError("no_audio", f"{self._name}: there is no audio stream in it")
+        self._stream = self._container.streams.audio[0]
+        try:
+            context = self._stream.codec_context
+            self._declared_codec = context.codec.canonical_name
+            self._declared_rate, self._declared_channels = context.sample_rate, context.channels
+            self._codec = context.name
+            # The cores belong to other recordings.
+            context.thread_count = 1
         except (av.error.FFmpegError, AttributeError, ValueError) as error:
+            raise RejectedObjectError("no_audio", f"{self._name}: no decoder for its audio stream") from error
+        duration, time_base = self._stream.duration, self._stream.time_base
+        self._stream_s = None if duration is None or time_base is None else float(duration * time_base)
+        whole = self._container.duration
+        self._container_s = None if whole is None else whole / av.time_base
+        self._is_only_stream = len(self._container.streams) == 1
+        # FFmpeg does not notice that its file was read beside it.
+        position = self._file.tell()
+        self._header = read_header(self._name, self._file)
+        self._file.seek(position)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[Samples]:
+        """Yield mono samples, shape (n,), float32, full scale ±1, at `sr` Hz; channels are averaged, as in librosa."""
+        packets = self._container.demux(self._stream)
+        n_drained = 0
+        while self._ended_by is None:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError as error:
+                self._ended_by = f"cannot be read on: {error.strerror}"
+                break
+            if packet is None:
+                break
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                if not (self._name == "mp3" and any(mark in bytes(packet) for mark in _MP3_TAGS)):
+                    self._note_bad_packet()
+                continue
+            for frame in frames:
+                if not self._take(frame):
+                    # Another sample format, rate or layout: what is there must go first.
+                    yield from self._drain()
+                    n_drained = self.n_samples
+                    if not self._restart(frame):
+                        break
+            if (self.n_samples - n_drained) * self.channels >= _BLOCK_SAMPLES:
+                yield from self._drain()
+                n_drained = self.n_samples
+        yield from self._drain()
+        if self._name == "ogg" and self.n_samples and not self._ended_by and lacks_ogg_end(self._file):
+            self._ended_by = "has no end-of-stream page: cut off"
+        if not self.n_samples:
+            bad = f"none of {self._bad_outside} packets can be decoded" if self._bad_outside else "no packets"
             raise RejectedObjectError(
-                "no_audio", f"{container.format.name}: no decoder for its audio stream"
-            ) from error
-        name = container.format.name
-        container_s = container.duration / av.time_base if container.duration is not None else None
-        is_only_stream = len(container.streams) == 1
-        state = _decode_packets(container, stream, max_duration_s)
-    if name == "ogg" and state.n_samples and not state.ended_by and _lacks_ogg_end(data):
-        state.ended_by = "has no end-of-stream page: cut off"
-    if not state.n_samples:
-        why = state.ended_by or (
-            f"none of {state.bad_outside} packets can be decoded" if state.bad_outside else "no packets"
+                "not_audio" if self._name == "mp3" else "no_audio",
+                f"{self._name}: no audio decodes: {self._ended_by or bad}",
+            )
+
+    def _take(self, frame: av.AudioFrame) -> bool:
+        """Queue a frame; refuse one that is not like those before it. Called for every frame: some 40 a second."""
+        if not self.sr:
+            self._begin(frame)
+        at_s = frame.time
+        frame.pts = None
+        try:
+            self._fifo.write(frame)
+        except ValueError:
+            return False
+        if at_s is not None:
+            self._note_clock(at_s)
+        if self._bad_outside and self.n_samples:
+            self._bad_inside, self._bad_outside = self._bad_inside + self._bad_outside, 0
+        self.n_samples += frame.samples
+        return True
+
+    def _begin(self, frame: av.AudioFrame) -> None:
+        self.sr, self.channels = frame.sample_rate, frame.layout.nb_channels
+        if self.channels > self._max_channels:
+            raise RejectedObjectError(
+                "too_many_channels", f"{self.channels} channels, {self._max_channels} are the most this source allows"
+            )
+
+    def _restart(self, frame: av.AudioFrame) -> bool:
+        """Go on with frames of another sample format; end at another rate or number of channels."""
+        rate, channels = frame.sample_rate, frame.layout.nb_channels
+        if (rate, channels) != (self.sr, self.channels):
+            self._ended_by = f"changes from {self.sr} Hz × {self.channels} to {rate} Hz × {channels}"
+            return False
+        self._fifo, self._resampler = av.AudioFifo(), None
+        if not self._take(frame):
+            self._ended_by = "has a frame that cannot be queued"
+            return False
+        return True
+
+    def _drain(self) -> Iterator[Samples]:
+        """Convert what is queued. FFmpeg scales every integer format to ±1."""
+        if self.n_samples > self._max_duration_s * (self.sr or 1):
+            raise RejectedObjectError(
+                "too_long", f"longer than {self._max_duration_s:g} s, the most this source allows"
+            )
+        queued = self._fifo.read(0, partial=True) if self._fifo.samples else None
+        if queued is None:
+            return
+        if self._resampler is None:
+            self._resampler = av.AudioResampler(format="fltp" if self.channels <= _MAX_PLANES else "flt")
+        try:
+            pieces = (
+                [queued]
+                if queued.format.name == "fltp" and self.channels <= _MAX_PLANES
+                else (self._resampler.resample(queued))
+            )
+            for piece in pieces:
+                yield self._mix(piece)
+        except (av.error.FFmpegError, ValueError) as error:
+            self._ended_by = f"has {self.channels} channels that cannot be converted: {_text(error)}"
+
+    def _mix(self, frame: av.AudioFrame) -> Samples:
+        if self.channels > _MAX_PLANES:
+            y: Samples = np.mean(frame.to_ndarray().reshape(-1, self.channels), axis=1, dtype=np.float32)
+        else:
+            # The planes themselves, without a copy of all channels; FFmpeg pads them beyond the samples.
+            first, *others = (np.frombuffer(memoryview(plane), np.float32, frame.samples) for plane in frame.planes)
+            if not others:
+                y = first.copy()
+            else:
+                y = np.add(first, others[0])
+                for plane in others[1:]:
+                    y += plane
+                y *= np.float32(1.0 / self.channels)
+        if not np.isfinite(y).all():
+            index = self._n_yielded + int(np.argmin(np.isfinite(y)))
+            raise RejectedObjectError("non_finite", f"sample {index} is NaN or infinite")
+        self._n_yielded += len(y)
+        return y
+
+    def _note_bad_packet(self) -> None:
+        self._bad_outside += 1
+        if self._first_bad_s is None:
+            self._first_bad_s = self._position_s
+
+    def _note_clock(self, at_s: float) -> None:
+        """Compare the stream's own clock with what has been decoded; a chained stream starts it anew."""
+        offset_s = at_s - self.n_samples / self.sr
+        if self._clock_offset_s is None:
+            self._clock_offset_s = offset_s
+            return
+        step_s = offset_s - self._clock_offset_s
+        if -_GAP_S <= step_s <= _GAP_S:
+            return
+        if step_s > 0:
+            self._missing_s += step_s
+            if self._first_gap_s is None:
+                self._first_gap_s = self._position_s
+        self._clock_offset_s = offset_s
+
+    @property
+    def _position_s(self) -> float:
+        return self.n_samples / (self.sr or 1)
+
+    @property
+    def info(self) -> AudioInfo:
+        """What there is to say once all has been decoded."""
+        claim = claimed_length(
+            self._name, self._header, self.sr,
+            stream_s=self._stream_s, container_s=self._container_s, is_only_stream=self._is_only_stream,
+        )  # fmt: skip
+        parts = []
+        if self._ended_by:
+            parts.append(f"{self._ended_by} at {self._position_s:.2f} s")
+        bad = self._bad_inside + (0 if self._name == "mp3" else self._bad_outside)
+        if bad:
+            packets = "1 packet" if bad == 1 else f"{bad} packets"
+            parts.append(f"{packets} cannot be decoded, the first at {self._first_bad_s or 0.0:.2f} s")
+        if self._missing_s:
+            parts.append(f"{self._missing_s:.2f} s are missing, the first at {self._first_gap_s or 0.0:.2f} s")
+        if claim is not None and claim.duration_s - self._position_s > claim.slack_s:
+            parts.append(f"{self._position_s:.2f} s of the declared {claim.duration_s:.2f} s are there")
+        return AudioInfo(
+            sr=self.sr,
+            channels=self.channels,
+            n_samples=self.n_samples,
+            codec=self._codec,
+            container=self._name,
+            declared_codec=self._declared_codec,
+            declared_duration_s=claim.duration_s if claim else self._stream_s or self._container_s,
+            declared_samplerate_hz=self._declared_rate or None,
+            declared_channels=self._declared_channels or None,
+            defect="; ".join(parts) or None,
         )
-        raise RejectedObjectError("not_audio" if name == "mp3" else "no_audio", f"{name}: no audio decodes: {why}")
-    y = np.concatenate(state.blocks)
-    state.blocks.clear()
-    if not np.isfinite(y).all():
-        first = int(np.argmin(np.isfinite(y)))
-        raise RejectedObjectError("non_finite", f"sample {first} is NaN or infinite")
-    claim = claimed_length(
-        name, data, state.sr, stream_s=declared_s, container_s=container_s, is_only_stream=is_only_stream
-    )
-    return DecodedAudio(
-        y=y,
-        sr=state.sr,
-        channels=state.channels,
-        codec=codec,
-        container=name,
-        declared_codec=declared_codec,
-        declared_duration_s=claim.duration_s if claim else declared_s or container_s,
-        declared_samplerate_hz=declared_rate or None,
-        declared_channels=declared_channels or None,
-        defect=_find_defect(state, claim, is_mp3=name == "mp3"),
-    )
+
+
+def decode_audio(
+    file: SeekableFile, *, max_duration_s: float = math.inf, max_channels: int = 64
+) -> tuple[Samples, AudioInfo]:
+    """Decode a whole recording into memory: mono samples, shape (n_samples,), float32, and what there is to say of it."""
+    with AudioDecoder(file, max_duration_s=max_duration_s, max_channels=max_channels) as decoder:
+        y = np.concatenate(list(decoder))
+        return y, decoder.info
 
 
 def _text(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-def resample_audio(y: Samples, sr: int, target_sr: int) -> Samples:
-    """Resample as `librosa.resample(y, orig_sr=sr, target_sr=target_sr)` does by default: soxr, high quality.
-
-    The result has ceil(n_samples * (target_sr / sr)) samples, in floating point as there.
-    """
-    if sr == target_sr:
-        return y
-    n_samples = math.ceil(len(y) * (target_sr / sr))
-    resampled = soxr.resample(y, sr, target_sr, quality="HQ")
-    return np.ascontiguousarray(
-        np.pad(resampled[:n_samples], (0, max(0, n_samples - len(resampled)))), dtype=np.float32
-    )

@@ -25,13 +25,13 @@ class MigrationError(SpectralizeError):
     """The schema in the database and the migrations in this version contradict each other."""
 
 
-class RejectedObjectError(SpectralizeError):
-    """An object cannot become features, and that is the object's fault.
+class ObjectError(SpectralizeError):
+    """What became of one object instead of features.
 
     Parameters
     ----------
     reason_class
-        One of `tables.REJECT_CLASSES`: what operators count and filter by.
+        What operators count and filter by.
     reason
         One line that says what is wrong with this object.
     """
@@ -41,22 +41,20 @@ class RejectedObjectError(SpectralizeError):
         self.reason_class = reason_class
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["ObjectError"], tuple[str, str]]:
+        # It travels between processes, and exceptions are rebuilt from their message alone.
+        return type(self), (self.reason_class, self.reason)
 
-class FailedObjectError(SpectralizeError):
+
+class RejectedObjectError(ObjectError):
+    """An object cannot become features, and that is the object's fault. Its class is one of `tables.REJECT_CLASSES`."""
+
+
+class FailedObjectError(ObjectError):
     """An object could not be read although it may be sound: S3 refuses or garbles it. It is tried again by the next run.
 
-    Parameters
-    ----------
-    reason_class
-        S3's own code, such as `AccessDenied` or `InvalidObjectState`.
-    reason
-        One line that says what happened.
+    Its class is S3's own code, such as `AccessDenied` or `InvalidObjectState`.
     """
-
-    def __init__(self, reason_class: str, reason: str) -> None:
-        super().__init__(reason)
-        self.reason_class = reason_class
-        self.reason = reason
 
 
 def as_one_line(text: str) -> str:

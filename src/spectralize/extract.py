@@ -1,100 +1,109 @@
-"""From the bytes of one object to everything that will be stored about it. No I/O."""
+"""From the bytes of one object to everything that will be stored about it, a block at a time."""
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
 from importlib.metadata import version
 
-import numpy as np
-
-from spectralize.decode import DecodedAudio, Samples, decode_audio, resample_audio
+from spectralize.claims import SeekableFile
+from spectralize.decode import AudioDecoder, AudioInfo
 from spectralize.errors import RejectedObjectError
-from spectralize.manifest import Limits
-from spectralize.mel import Spectrogram, mel_to_seconds, samples_to_mel
+from spectralize.features import Emit, FeatureStream, FeatureSummary
+from spectralize.mel import FFT_LIBRARY
 from spectralize.profiles import MelProfile
-from spectralize.tables import Timings
+from spectralize.resample import ResampleStream, Samples
+from spectralize.tables import Limits, Timings
 from spectralize.tags import Tags, read_tags
-from spectralize.waveform import Waveform, samples_to_waveform
 
 #: What took part in the numbers; stored with every spectrogram.
 LIBRARIES = ("av", "librosa", "numpy", "scipy", "soxr", "tinytag")
 
 
 @dataclass(frozen=True, slots=True)
-class Seconds:
-    """Per-second roll-up; see `mel.mel_to_seconds`."""
-
-    n_frames: np.ndarray
-    mel_mean: Spectrogram
-    mel_std: Spectrogram
-    rms: Samples
-    peak: Samples
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """One profile's result for one recording, at `sr` Hz.
-
-    Attributes
-    ----------
-    mel
-        Shape (n_frames, n_mels), float32, dB relative to 1.0.
-    """
-
-    profile: MelProfile
-    sr: int
-    n_samples: int
-    mel: Spectrogram
-    waveform: Waveform | None
-    seconds: Seconds
-
-
-@dataclass(frozen=True, slots=True)
 class Extraction:
-    """One recording: its audio as decoded, its tags, and by name the features of each profile, or why it has none."""
+    """One recording: its bytes, its audio as decoded, its tags, and by name what came of each profile, or why nothing."""
 
     sha256: bytes
-    audio: DecodedAudio
+    audio: AudioInfo
     tags: Tags
-    features: dict[str, Features | RejectedObjectError]
+    features: dict[str, FeatureSummary | RejectedObjectError]
 
 
+@lru_cache(maxsize=1)
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that shape the numbers."""
-    return {name: version(name) for name in LIBRARIES}
+    """Versions of the libraries that shape the numbers, and of FFmpeg's own."""
+    import av
+
+    versions = {name: version(name) for name in sorted({*LIBRARIES, FFT_LIBRARY})}
+    return versions | {
+        name: ".".join(map(str, av.library_versions[name])) for name in ("libavcodec", "libavformat", "libswresample")
+    }
 
 
-def compute_features(y: Samples, sr: int, profile: MelProfile) -> Features:
-    """Compute one profile from mono samples at their own rate."""
-    target = sr if profile.sr == "native" else profile.sr
-    y = resample_audio(y, sr, target)
-    mel = samples_to_mel(y, target, profile)
-    if not len(mel):
-        raise RejectedObjectError(
-            "too_short",
-            f"{len(y)} samples at {target} Hz are fewer than one frame of profile {profile.name} ({profile.n_fft})",
-        )
-    waveform = None
-    if profile.waveform != "off":
-        waveform = samples_to_waveform(y, profile.hop_length, with_pcm=profile.waveform == "pcm")
-    seconds = Seconds(*mel_to_seconds(mel, y, target, profile.hop_length))
-    # Finite samples can be so large that their power is not; nothing that follows could be stored.
-    if not all(np.isfinite(values).all() for values in (mel, seconds.rms, seconds.mel_std)):
-        raise RejectedObjectError("non_finite", f"samples up to {np.abs(y).max():.3g}, whose power is no finite number")
-    return Features(profile, target, len(y), mel, waveform, seconds)
+class _Rate:
+    """The profiles that share one sample rate, and so one resampler."""
+
+    def __init__(self, sr: int, target_sr: int) -> None:
+        self._sr = target_sr
+        self._resampler = ResampleStream(sr, target_sr)
+        self._streams: dict[str, FeatureStream] = {}
+        self.results: dict[str, FeatureSummary | RejectedObjectError] = {}
+
+    def add(self, profile: MelProfile, recorded_at: datetime, emit: Emit) -> None:
+        self._streams[profile.name] = FeatureStream(profile, self._sr, recorded_at, emit)
+
+    def push(self, y: Samples) -> None:
+        if self._streams:
+            self._push(self._resampler.push(y))
+
+    def finish(self) -> None:
+        if not self._streams:
+            return
+        self._push(self._resampler.finish())
+        for name, stream in self._streams.items():
+            try:
+                self.results[name] = stream.finish()
+            except RejectedObjectError as error:
+                self.results[name] = error
+
+    def _push(self, y: Samples) -> None:
+        for name, stream in list(self._streams.items()):
+            try:
+                stream.push(y)
+            except RejectedObjectError as error:
+                # The other profiles stand.
+                self.results[name] = error
+                del self._streams[name]
 
 
-def _compute_or_reject(audio: DecodedAudio, profile: MelProfile) -> Features | RejectedObjectError:
-    try:
-        return compute_features(audio.y, audio.sr, profile)
-    except RejectedObjectError as error:
-        return error
+def extract(
+    file: SeekableFile,
+    profiles: Sequence[MelProfile],
+    limits: Limits,
+    recorded_at: datetime,
+    emit: Emit,
+    timings: Timings,
+    *,
+    tags: Tags | None = None,
+) -> Extraction:
+    """Decode one file and compute every profile from the one decode, in memory bounded by a block.
 
+    A profile that cannot be computed is an entry with its reason; the others stand. Rows that were emitted for it before
+    are void.
 
-def extract(data: bytes, profiles: list[MelProfile], limits: Limits, timings: Timings) -> Extraction:
-    """Decode one file, read its tags and compute every profile from the one decode.
-
-    A profile that cannot be computed is an entry with its reason; the others stand.
+    Parameters
+    ----------
+    file
+        Seekable; hashed in passing if it knows how (`ObjectFile.sha256`), else read once more for it.
+    recorded_at
+        Time of the first sample, with time zone.
+    emit
+        Takes the name of a profile and a block of its rows, as soon as they are complete.
+    tags
+        What the file declares about itself, if that has been read already.
 
     Raises
     ------
@@ -102,11 +111,45 @@ def extract(data: bytes, profiles: list[MelProfile], limits: Limits, timings: Ti
         If the file does not decode at all: with the class and reason that go into the ledger.
     """
     started = time.perf_counter()
-    audio = decode_audio(data, max_duration_s=limits.max_duration_s)
-    tags = read_tags(data)
-    sha256 = hashlib.sha256(data).digest()
-    decoded = time.perf_counter()
-    timings.decode_s = decoded - started
-    features = {profile.name: _compute_or_reject(audio, profile) for profile in profiles}
-    timings.mel_s = time.perf_counter() - decoded
-    return Extraction(sha256, audio, tags, features)
+    if tags is None:
+        tags = read_tags(file)
+        file.seek(0)
+    mel_s = 0.0
+    with AudioDecoder(file, max_duration_s=limits.max_duration_s, max_channels=limits.max_channels) as decoder:
+        rates: dict[int, _Rate] = {}
+        for y in decoder:
+            decoded = time.perf_counter()
+            if not rates:
+                rates = _open_rates(decoder.sr, profiles, recorded_at, emit)
+            for rate in rates.values():
+                rate.push(y)
+            mel_s += time.perf_counter() - decoded
+        decoded = time.perf_counter()
+        for rate in rates.values():
+            rate.finish()
+        mel_s += time.perf_counter() - decoded
+        audio = decoder.info
+    sha256 = _sha256(file)
+    timings.mel_s = mel_s
+    timings.decode_s = time.perf_counter() - started - mel_s
+    results = {name: result for rate in rates.values() for name, result in rate.results.items()}
+    return Extraction(sha256, audio, tags, results)
+
+
+def _open_rates(sr: int, profiles: Sequence[MelProfile], recorded_at: datetime, emit: Emit) -> dict[int, _Rate]:
+    rates: dict[int, _Rate] = {}
+    for profile in profiles:
+        target_sr = sr if profile.sr == "native" else profile.sr
+        rates.setdefault(target_sr, _Rate(sr, target_sr)).add(profile, recorded_at, emit)
+    return rates
+
+
+def _sha256(file: SeekableFile) -> bytes:
+    if hasattr(file, "sha256"):
+        digest: bytes = file.sha256()
+        return digest
+    file.seek(0)
+    hashed = hashlib.sha256()
+    while data := file.read(1 << 20):
+        hashed.update(data)
+    return hashed.digest()

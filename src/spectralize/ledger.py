@@ -158,65 +158,82 @@ def hold_batch_open(connection: Connection, batch_id: int) -> None:
         )
 
 
-def is_done(connection: Connection, batch_id: int, object_id: int) -> bool:
-    """Tell whether every profile of this object has an outcome in this batch that another attempt would not change."""
-    row = connection.execute(
-        "SELECT bool_and(outcome IN ('loaded', 'partial', 'rejected') IS TRUE) FROM spectralize.batch_objects "
-        "WHERE batch_id = %s AND object_id = %s",
-        (batch_id, object_id),
-    ).fetchone()
-    return bool(row and row[0])
+def find_undone(connection: Connection, batch_id: int, object_ids: Sequence[int]) -> set[int]:
+    """Return those objects of which some profile has no outcome in this batch that another attempt would not change."""
+    rows = connection.execute(
+        "SELECT object_id FROM spectralize.batch_objects WHERE batch_id = %s AND object_id = ANY(%s) GROUP BY object_id "
+        "HAVING NOT bool_and(outcome IN ('loaded', 'partial', 'rejected') IS TRUE)",
+        (batch_id, list(object_ids)),
+    ).fetchall()
+    return {row[0] for row in rows}
 
+
+@dataclass(frozen=True, slots=True)
+class OutcomeLine:
+    """What one attempt at one (object, profile) came to."""
+
+    object_id: int
+    profile_id: int
+    outcome: Outcome
+    reason_class: str | None
+    reason: str | None
+    spectrogram_id: int | None
+    worker: str
+    started_at: datetime
+    timings: Timings
+
+
+#: `loaded` and `partial` never turn into something else; `rejected` only into those; `failed` into anything. Written
+#: with the row's own columns, so that it is judged anew when another attempt committed first.
+_IMPROVES = """
+(b.outcome IS NULL OR b.outcome = 'failed' OR (b.outcome = 'rejected' AND given.outcome IN ('loaded', 'partial')))
+"""
 
 _RECORD = """
-UPDATE spectralize.batch_objects SET
-    attempts = attempts + 1,
-    outcome = %(outcome)s, reason_class = %(reason_class)s, reason = %(reason)s, spectrogram_id = %(spectrogram_id)s,
-    fetch_s = %(fetch_s)s, decode_s = %(decode_s)s, mel_s = %(mel_s)s, load_s = %(load_s)s, ended_at = clock_timestamp()
-WHERE batch_id = %(batch_id)s AND object_id = %(object_id)s AND profile_id = %(profile_id)s
-  AND (outcome IS NULL OR outcome = 'failed' OR (outcome = 'rejected' AND %(outcome)s IN ('loaded', 'partial')))
-RETURNING attempts
-"""
-
-_RECORD_REPEAT = """
-UPDATE spectralize.batch_objects SET attempts = attempts + 1
-WHERE batch_id = %(batch_id)s AND object_id = %(object_id)s AND profile_id = %(profile_id)s
-RETURNING attempts
-"""
-
-_RECORD_ATTEMPT = """
+WITH given AS (
+    SELECT * FROM unnest(
+        %(object_id)s::bigint[], %(profile_id)s::integer[], %(outcome)s::text[], %(reason_class)s::text[], %(reason)s::text[],
+        %(spectrogram_id)s::integer[], %(worker)s::text[], %(started_at)s::timestamptz[],
+        %(fetch_s)s::real[], %(decode_s)s::real[], %(mel_s)s::real[], %(load_s)s::real[]
+    ) AS given (object_id, profile_id, outcome, reason_class, reason, spectrogram_id, worker, started_at,
+                fetch_s, decode_s, mel_s, load_s)
+), changed AS (
+    UPDATE spectralize.batch_objects AS b SET
+        attempts = b.attempts + 1,
+        outcome = CASE WHEN {improves} THEN given.outcome ELSE b.outcome END,
+        reason_class = CASE WHEN {improves} THEN given.reason_class ELSE b.reason_class END,
+        reason = CASE WHEN {improves} THEN given.reason ELSE b.reason END,
+        spectrogram_id = CASE WHEN {improves} THEN given.spectrogram_id ELSE b.spectrogram_id END,
+        fetch_s = CASE WHEN {improves} THEN given.fetch_s ELSE b.fetch_s END,
+        decode_s = CASE WHEN {improves} THEN given.decode_s ELSE b.decode_s END,
+        mel_s = CASE WHEN {improves} THEN given.mel_s ELSE b.mel_s END,
+        load_s = CASE WHEN {improves} THEN given.load_s ELSE b.load_s END,
+        ended_at = CASE WHEN {improves} THEN clock_timestamp() ELSE b.ended_at END
+    FROM given
+    WHERE b.batch_id = %(batch_id)s AND b.object_id = given.object_id AND b.profile_id = given.profile_id
+    RETURNING b.object_id, b.profile_id, b.attempts
+)
 INSERT INTO spectralize.batch_object_attempts
     (batch_id, object_id, profile_id, attempt, outcome, reason_class, reason, worker, started_at)
-VALUES (%(batch_id)s, %(object_id)s, %(profile_id)s, %(attempt)s, %(outcome)s, %(reason_class)s, %(reason)s, %(worker)s,
-        %(started_at)s)
-"""
+SELECT %(batch_id)s, object_id, profile_id, changed.attempts, given.outcome, given.reason_class, given.reason,
+       given.worker, given.started_at
+FROM changed JOIN given USING (object_id, profile_id)
+""".replace("{improves}", _IMPROVES.strip())
+
+_TIMINGS = ("fetch_s", "decode_s", "mel_s", "load_s")
 
 
-def record_outcome(
-    connection: Connection,
-    batch_id: int,
-    object_id: int,
-    profile_id: int,
-    outcome: Outcome,
-    *,
-    reason_class: str | None,
-    reason: str | None,
-    spectrogram_id: int | None,
-    worker: str,
-    started_at: datetime,
-    timings: Timings,
-) -> None:
-    """Write one attempt and, unless a better outcome stands already, the outcome.
+def record_outcomes(connection: Connection, batch_id: int, lines: Sequence[OutcomeLine]) -> None:
+    """Write one attempt per line and, unless a better outcome stands already, the outcome.
 
-    `loaded` and `partial` never turn into something else; `rejected` only into those; `failed` into anything.
+    Raises
+    ------
+    LedgerError
+        If one of them was not planned in this batch.
     """
-    values = {
-        "batch_id": batch_id, "object_id": object_id, "profile_id": profile_id, "outcome": outcome,
-        "reason_class": reason_class, "reason": reason, "spectrogram_id": spectrogram_id,
-        "worker": worker, "started_at": started_at,
-        "fetch_s": timings.fetch_s, "decode_s": timings.decode_s, "mel_s": timings.mel_s, "load_s": timings.load_s,
-    }  # fmt: skip
-    row = connection.execute(_RECORD, values).fetchone() or connection.execute(_RECORD_REPEAT, values).fetchone()
-    if row is None:
-        raise LedgerError(f"batch {batch_id}: object {object_id} with profile {profile_id} was not planned in it")
-    connection.execute(_RECORD_ATTEMPT, values | {"attempt": row[0]})
+    names = ("object_id", "profile_id", "outcome", "reason_class", "reason", "spectrogram_id", "worker", "started_at")
+    values: dict[str, object] = {name: [getattr(line, name) for line in lines] for name in names}
+    values |= {name: [getattr(line.timings, name) for line in lines] for name in _TIMINGS}
+    written = connection.execute(_RECORD, values | {"batch_id": batch_id}).rowcount
+    if written != len(lines):
+        raise LedgerError(f"batch {batch_id}: {len(lines) - written} of {len(lines)} outcomes were not planned in it")

@@ -13,18 +13,10 @@ from typing import TYPE_CHECKING
 from spectralize.errors import LedgerError
 from spectralize.profiles import MelProfile
 from spectralize.s3 import s3_errors, split_uri
-from spectralize.tables import PlannedObject, PlannedProfile
+from spectralize.tables import Limits, PlannedObject, PlannedProfile
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one object may cost."""
-
-    max_object_bytes: int
-    max_duration_s: float
 
 
 @dataclass(frozen=True, slots=True)

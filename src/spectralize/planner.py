@@ -10,10 +10,10 @@ from spectralize.database import fetch_row
 from spectralize.errors import LedgerError
 from spectralize.keys import key_to_time
 from spectralize.ledger import Batch, Run
-from spectralize.manifest import Limits, Manifest, write_manifest
+from spectralize.manifest import Manifest, write_manifest
 from spectralize.profiles import find_profile
 from spectralize.sources import Source
-from spectralize.tables import Counts, PlannedObject, PlannedProfile
+from spectralize.tables import Counts, Limits, PlannedObject, PlannedProfile
 from spectralize.version import CORE_VERSION
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def plan_batch(
             batch_id=batch.batch_id,
             source=source.name,
             core_version=CORE_VERSION,
-            limits=Limits(source.max_object_bytes, source.max_duration_s),
+            limits=Limits(source.max_object_bytes, source.max_duration_s, source.max_channels, source.max_decode_s),
             profiles={profile.name: profile for profile in profiles},
             objects=objects,
         )

@@ -1,9 +1,9 @@
-"""S3: the client, whole-object reads that refuse a changed object, and what its failures mean."""
+"""S3: the client, reads that refuse a changed object, and what its failures mean."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
 from botocore.config import Config
@@ -27,6 +27,9 @@ _CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "
 _FORBIDDEN = {"AccessDenied", "403"} | _CREDENTIALS
 _PASSING = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "TooManyRequests", "Throttling", "429"}
 
+#: More than the threads of a worker that fetch at once.
+_CONNECTIONS = 16
+
 #: How often the body of one answer is asked for before the object, rather than S3, is thought to be the trouble.
 _BODY_ATTEMPTS = 3
 
@@ -39,6 +42,7 @@ def open_s3() -> "S3Client":
         retries={"mode": "standard", "max_attempts": 5},
         connect_timeout=10,
         read_timeout=60,
+        max_pool_connections=_CONNECTIONS,
         s3={"addressing_style": style},
     )
     # A session of its own: the default one would keep the credentials of an earlier batch in a reused worker.
@@ -73,8 +77,8 @@ def s3_errors(where: str) -> Iterator[None]:
         raise ServiceError(f"S3: {where} is unreachable: {error}") from error
 
 
-def fetch(client: "S3Client", planned: PlannedObject) -> bytes:
-    """Read one object whole, provided that it is still the one that was listed.
+def fetch_range(client: "S3Client", planned: PlannedObject, start: int, stop: int) -> bytes:
+    """Read the bytes [start, stop) of one object, provided that it is still the one that was listed.
 
     Raises
     ------
@@ -87,25 +91,29 @@ def fetch(client: "S3Client", planned: PlannedObject) -> bytes:
     """
     where = f"s3://{planned.bucket}/{as_one_line(planned.key)}"
     with s3_errors(where):
-        body = _read_body(client, planned)
-    if len(body) != planned.size_bytes:
-        raise RejectedObjectError("changed", f"the listing says {planned.size_bytes} bytes, S3 sent {len(body)}")
-    return body
+        return _read_body(client, planned, start, stop)
 
 
-def _read_body(client: "S3Client", planned: PlannedObject) -> bytes:
+def _read_body(client: "S3Client", planned: PlannedObject, start: int, stop: int) -> bytes:
+    is_whole = (start, stop) == (0, planned.size_bytes)
+    options: dict[str, Any] = {} if is_whole else {"Range": f"bytes={start}-{stop - 1}"}
     for attempt in range(1, _BODY_ATTEMPTS + 1):
         try:
-            response = client.get_object(Bucket=planned.bucket, Key=planned.key, IfMatch=f'"{planned.etag}"')
+            response = client.get_object(Bucket=planned.bucket, Key=planned.key, IfMatch=f'"{planned.etag}"', **options)
         except ClientError as error:
             _judge_refusal(error)
             raise
         try:
-            return response["Body"].read()
+            body = response["Body"].read()
         except (ResponseStreamingError, IncompleteReadError, ReadTimeoutError, FlexibleChecksumError) as error:
             # botocore retries requests, not the bodies of answers.
             if attempt == _BODY_ATTEMPTS:
                 raise FailedObjectError(type(error).__name__, f"its bytes do not arrive whole: {error}") from error
+            continue
+        total = len(body) if is_whole else int(response["ContentRange"].rpartition("/")[2])
+        if total != planned.size_bytes or len(body) != stop - start:
+            raise RejectedObjectError("changed", f"the listing says {planned.size_bytes} bytes, S3 has {total}")
+        return body
     raise AssertionError("unreachable")
 
 
@@ -114,7 +122,7 @@ def _judge_refusal(error: ClientError) -> None:
     code = _code(error)
     if code in {"NoSuchKey", "404"}:
         raise RejectedObjectError("vanished", "the key is gone since it was listed") from error
-    if code in {"PreconditionFailed", "412"}:
+    if code in {"PreconditionFailed", "412", "InvalidRange", "416"}:
         raise RejectedObjectError("changed", "the key was overwritten since it was listed") from error
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if 400 <= status < 500 and code not in _CREDENTIALS | _PASSING:

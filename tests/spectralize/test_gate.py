@@ -102,7 +102,11 @@ def test_a_run_without_a_batch_is_one_line(store: Store) -> None:
 def test_the_gate_does_not_touch_a_closed_batch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put("a.wav", wav())
     store.source = store.source.model_copy(update={"max_failures": 5, "max_failed": 9})
-    monkeypatch.setattr("spectralize.worker.extract", lambda *_: (_ for _ in ()).throw(RuntimeError("a bug of ours")))
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr("spectralize.isolate.extract", fail)
     first = store.ingest()
     store.ingest()
     store.source = store.source.model_copy(update={"max_failures": 2})
@@ -129,7 +133,7 @@ def test_a_policy_that_forbids_reading_never_becomes_poison(store: Store, monkey
     store.put("a.wav", wav())
     store.source = store.source.model_copy(update={"max_failures": 2, "max_failed": 9})
     with monkeypatch.context() as patch:
-        patch.setattr("spectralize.worker.fetch", forbidden)
+        patch.setattr("spectralize.objectfile.fetch_range", forbidden)
         for _ in range(3):
             assert store.outcomes(store.ingest()) == {"a.wav": ("failed", "AccessDenied")}
     assert store.outcomes(store.ingest()) == {"a.wav": ("loaded", None)}

@@ -4,21 +4,23 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
 from botocore.exceptions import ClientError
 
-from spectralize import ledger, loader, worker
-from spectralize.decode import decode_audio, resample_audio
+from spectralize import isolate, ledger, loader
 from spectralize.errors import LedgerError, ServiceError
+from spectralize.objectfile import ObjectFile
 from spectralize.profiles import MelProfile, find_profile
+from spectralize.resample import resample_audio
 from spectralize.s3 import open_s3
 from spectralize.status import read_batch_lines
 from spectralize.tables import PlannedObject, Timings
 from spectralize.worker import run_slice, slice_objects
-from tests.reference import assert_close_db, librosa_mel
+from tests.reference import assert_close_db, decode, librosa_mel
 from tests.store import CONTENT, Store, digest, encode, make_samples, wav
 
 HOSTILE_KEYS = [
@@ -46,7 +48,7 @@ def test_stored_frames_equal_librosa(store: Store, container: str, sr: int) -> N
     data = encode(make_samples(7.3, sr=sr, channels=2), sr, container)
     store.put(key, data)
     store.ingest()
-    audio = decode_audio(data, max_duration_s=60)
+    audio = decode(data, max_duration_s=60)
     profile = find_profile("mel128_22k")
     assert isinstance(profile.sr, int)
     expected = librosa_mel(resample_audio(audio.y, audio.sr, profile.sr), profile.sr, profile)
@@ -152,14 +154,14 @@ def test_computing_twice_at_once_gives_the_same_tables_as_once(store: Store) -> 
 def test_a_transaction_cut_off_before_its_end_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put("a.wav", wav(3.0))
     batch = store.plan()
-    real = loader._copy_mel_seconds
+    real = loader._copy
 
     def cut_off(connection: psycopg.Connection, *arguments: object) -> None:
         real(connection, *arguments)
         with psycopg.connect(store.dsn, autocommit=True) as other:
             other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
 
-    monkeypatch.setattr(loader, "_copy_mel_seconds", cut_off)
+    monkeypatch.setattr(loader, "_copy", cut_off)
     with pytest.raises(ServiceError, match="gave up: terminating connection"):
         store.compute(batch)
     for table in ("mel_frames", "waveform_frames", "mel_seconds"):
@@ -168,7 +170,7 @@ def test_a_transaction_cut_off_before_its_end_leaves_nothing(store: Store, monke
             "(SELECT FROM spectralize.spectrograms AS s WHERE s.spectrogram_id = f.spectrogram_id)"
         ) == [(0,)]
     assert store.outcomes(batch) == {"a.wav": (None, None)}
-    monkeypatch.setattr(loader, "_copy_mel_seconds", real)
+    monkeypatch.setattr(loader, "_copy", real)
     store.compute(batch)
     assert store.outcomes(store.finish(batch)) == {"a.wav": ("loaded", None)}
     assert store.breaches() == {}
@@ -177,7 +179,12 @@ def test_a_transaction_cut_off_before_its_end_leaves_nothing(store: Store, monke
 def test_our_own_error_is_failed_then_planned_again_then_poison(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put("a.wav", wav())
     store.source = store.source.model_copy(update={"max_failures": 2, "max_failed": 1})
-    monkeypatch.setattr("spectralize.worker.extract", lambda *_: (_ for _ in ()).throw(RuntimeError("a bug of ours")))
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    # The extracting process is forked, so it has whatever is put in place here.
+    monkeypatch.setattr("spectralize.isolate.extract", fail)
     assert store.outcomes(store.ingest()) == {"a.wav": ("failed", "RuntimeError")}
     assert store.outcomes(store.ingest()) == {"a.wav": ("rejected", "poison")}
     [(reason,)] = store.rows("SELECT reason FROM spectralize.batch_objects WHERE reason_class = 'poison'")
@@ -224,7 +231,7 @@ def test_pcm_and_native_rate_profiles(store: Store, monkeypatch: pytest.MonkeyPa
         store.source.bucket,
     )
     pcm = np.frombuffer(b"".join(hop[0] for hop in hops), dtype="<i2")
-    expected = decode_audio(encode(y, 16_000), max_duration_s=9).y
+    expected = decode(encode(y, 16_000), max_duration_s=9).y
     np.testing.assert_array_equal(pcm / np.float32(32768), expected)
     assert len(hops) == -(-len(y) // 160)
     assert (hops[0][1], hops[0][2]) == (expected[:160].min(), expected[:160].max())
@@ -246,11 +253,11 @@ def test_outcomes_only_improve(store: Store) -> None:
     batch = store.plan()
     store.compute(batch)
     [planned] = store.manifest(batch).objects
-    ledger.record_outcome(
-        store.connection, batch.batch_id, planned.object_id, planned.profiles[0].profile_id, "failed",
-        reason_class="late", reason="a zombie", spectrogram_id=None, worker="zombie", started_at=datetime.now(UTC),
-        timings=Timings(),
+    late = ledger.OutcomeLine(
+        planned.object_id, planned.profiles[0].profile_id, "failed", "late", "a zombie", None, "zombie",
+        datetime.now(UTC), Timings(),
     )  # fmt: skip
+    ledger.record_outcomes(store.connection, batch.batch_id, [late])
     store.connection.commit()
     assert store.outcomes(batch) == {"a.wav": ("loaded", None)}
     store.finish(batch)
@@ -309,17 +316,18 @@ def test_any_exception_of_a_library_costs_one_object(store: Store, monkeypatch: 
     store.put("a.wav", wav(seed=1))
     store.put("b.wav", wav(seed=2))
     batch = store.plan()
-    real = worker.extract
+    real = isolate.extract
 
     class StrangeError(Exception):
         pass
 
-    def strange(data: bytes, *arguments: object) -> object:
-        if data == wav(seed=1):
+    def strange(file: ObjectFile, *arguments: Any, **options: Any) -> object:
+        if file.read() == wav(seed=1):
             raise StrangeError("two\nlines")
-        return real(data, *arguments)  # type: ignore[arg-type]
+        file.seek(0)
+        return real(file, *arguments, **options)
 
-    monkeypatch.setattr(worker, "extract", strange)
+    monkeypatch.setattr(isolate, "extract", strange)
     store.compute(batch)
     assert store.outcomes(batch) == {"a.wav": ("failed", "StrangeError"), "b.wav": ("loaded", None)}
 
