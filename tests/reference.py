@@ -51,7 +51,9 @@ def assert_close_db(actual: np.ndarray, expected: np.ndarray, *, bound_db: float
 FFT_ERROR = 6 * 2.0**-24
 
 
-def assert_equals_librosa(actual: np.ndarray, y: np.ndarray, sr: int, profile: MelProfile) -> None:
+def assert_equals_librosa(
+    actual: np.ndarray, y: np.ndarray, sr: int, profile: MelProfile, *, is_half: bool = False
+) -> None:
     """Assert that a spectrogram in dB lies where librosa's own magnitudes, each wrong by a float32 FFT's error, may put it.
 
     Beyond that, 0.001 dB are left for float32 sums and logarithms. Holds for any signal, also where a band is empty
@@ -75,6 +77,8 @@ def assert_equals_librosa(actual: np.ndarray, y: np.ndarray, sr: int, profile: M
 
     assert actual.shape == (S.shape[1], profile.n_mels)
     lowest, highest = db(np.maximum(S - error, 0)) - 0.001, db(S + error) + 0.001
+    if is_half:
+        lowest, highest = lowest - half_precision_step_db(lowest), highest + half_precision_step_db(highest)
     assert (actual >= lowest).all(), f"{(lowest - actual).max():.5f} dB too low"
     assert (actual <= highest).all(), f"{(actual - highest).max():.5f} dB too high"
 

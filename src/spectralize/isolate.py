@@ -53,6 +53,12 @@ _TAGS_S = 10.0
 #: Deaths that are the doing of the bytes being decoded.
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
 
+#: Deaths that may be owed to what an earlier object left behind.
+_WORTH_A_RETRY = ("crashed", "killed")
+
+#: How long a child may say nothing beyond the time that an object may take: retries of S3 fit into it.
+_SILENCE_S = 1200.0
+
 #: Zero would stop the kernel's timer instead of ending it.
 _SHORTEST_S = 1e-3
 
@@ -129,7 +135,7 @@ def extract_isolated(objects: Sequence[PlannedObject], job: Job) -> Generator[tu
                     event = child.receive()
                 except EOFError:
                     death = child.judge_death()
-                    if death.reason_class != "timed_out" and retried < position and not is_begun:
+                    if death.reason_class in _WORTH_A_RETRY and retried < position and not is_begun:
                         logger.warning("%s: %s; trying once more", as_one_line(planned.key), death.reason)
                         retried = position
                     else:
@@ -164,6 +170,11 @@ class _Child:
         sender.close()
 
     def receive(self) -> Event | _Outage:
+        # Whatever the child does is limited there: computing by its timer, reading by the S3 client. If all of that fails,
+        # somebody must still go on.
+        if not self._receiver.poll(self._limits.max_decode_s + _SILENCE_S):
+            self._process.kill()
+            raise EOFError
         return cast(Event | _Outage, self._receiver.recv())
 
     def judge_death(self) -> Refused:

@@ -1,6 +1,8 @@
 """Mel-spectrograms as librosa defines them, of a stream of samples, in blocks that stay in the processor's cache."""
 
+import os
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +15,8 @@ import scipy.fft
 from spectralize.profiles import MelProfile
 from spectralize.resample import Samples
 
+# Before MKL is loaded: the cores belong to other recordings, and a pool of threads does not survive a fork.
+os.environ.setdefault("MKL_THREADING_LAYER", "SEQUENTIAL")
 try:
     import mkl_fft
 except ImportError:
@@ -43,7 +47,21 @@ class _Group:
 
 
 def _filterbank(profile: MelProfile, sr: int) -> list[_Group]:
-    weights = librosa.filters.mel(
+    with warnings.catch_warnings():
+        # Bands above half of a recording's own rate are empty, as they should be.
+        warnings.filterwarnings("ignore", "Empty filters detected")
+        weights = _weights(profile, sr)
+    groups = []
+    for first in range(0, profile.n_mels, _GROUP_BANDS):
+        rows = weights[first : first + _GROUP_BANDS]
+        used = np.flatnonzero(rows.any(axis=0))
+        low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+        groups.append(_Group(first, first + len(rows), low, high, np.ascontiguousarray(rows[:, low:high].T)))
+    return groups
+
+
+def _weights(profile: MelProfile, sr: int) -> Samples:
+    weights: Samples = librosa.filters.mel(
         sr=sr,
         n_fft=profile.n_fft,
         n_mels=profile.n_mels,
@@ -53,14 +71,7 @@ def _filterbank(profile: MelProfile, sr: int) -> list[_Group]:
         norm=None if profile.norm == "none" else profile.norm,
         dtype=np.float32,
     )
-    groups = []
-    for first in range(0, profile.n_mels, _GROUP_BANDS):
-        rows = weights[first : first + _GROUP_BANDS]
-        used = np.flatnonzero(rows.any(axis=0))
-        # Bands above sr / 2 are empty: one bin with weight zero.
-        low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
-        groups.append(_Group(first, first + len(rows), low, high, np.ascontiguousarray(rows[:, low:high].T)))
-    return groups
+    return weights
 
 
 def _window(profile: MelProfile) -> Samples:

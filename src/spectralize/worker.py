@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -25,6 +26,9 @@ from spectralize.loader import Attempt, Result, load_group, load_stream, record_
 from spectralize.profiles import MelProfile
 from spectralize.s3 import open_s3
 from spectralize.tables import Limits, PlannedObject
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
 
 logger = logging.getLogger(__name__)
 
@@ -87,9 +91,15 @@ def run_slice(work: Work, objects: Iterable[PlannedObject], *, worker: str = "")
     """
     os.environ.update(work.environment)
     attempt = Attempt(work.batch_id, worker or f"{socket.gethostname()}:{os.getpid()}")
-    job = Job(open_s3(), work.profiles, work.limits)
+    job = Job(_client(tuple(sorted(work.environment.items()))), work.profiles, work.limits)
     with connect(work.dsn, application=f"spectralize batch {work.batch_id}") as connection, service_errors(work.dsn):
         return _Slice(connection, attempt, job).run(list(objects))
+
+
+@lru_cache(maxsize=1)
+def _client(_environment: tuple[tuple[str, str], ...]) -> "S3Client":
+    """Return a client for this environment. Making one takes longer than fetching an object, and workers are reused."""
+    return open_s3()
 
 
 class _Slice:

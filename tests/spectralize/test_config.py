@@ -39,7 +39,8 @@ def test_a_missing_parameter_is_named() -> None:
 
 
 def test_an_unknown_profile_names_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"profile 'nope': not in mel_profiles\.toml, which has mel128_22k, seed2020"):
+    known = ", ".join(sorted(load_profiles()))
+    with pytest.raises(ConfigError, match=rf"profile 'nope': not in mel_profiles\.toml, which has {known}"):
         find_profile("nope")
 
 
@@ -55,6 +56,9 @@ def test_the_shipped_profiles_never_change() -> None:
     assert {name: profile.fingerprint[:16] for name, profile in load_profiles().items()} == {
         "mel128_22k": "d768f8d779b29d21",
         "seed2020": "05cf460095afd1d8",
+        "seed2020_pcm": "a9b790e93faacf0c",
+        "speech80_16k": "99f137b8cc2dc6c9",
+        "bioacoustic96_256k": "5bd01d0200d3f4f8",
     }
 
 
@@ -69,7 +73,10 @@ def write_sources(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> N
     ("line", "message"),
     [
         ("bucket = 'b'", "bucket = 'b': string should have at least 3 characters"),
-        ("profiles = ['nope']", "profiles: 'nope' is not in mel_profiles.toml, which has mel128_22k, seed2020"),
+        (
+            "profiles = ['nope']",
+            f"profiles: 'nope' is not in mel_profiles.toml, which has {', '.join(sorted(load_profiles()))}",
+        ),
         ("timezone = 'Mars'", "timezone = 'Mars': not a zone name"),
         ("time_patterns = ['(']", "time_patterns: '\\(' is not a regular expression"),
         ("time_patterns = ['(?P<year>x)']", "must have the groups year, month, day"),

@@ -33,7 +33,8 @@ def make_sound(seconds: float, *, seed: int = 0, sr: int = SR) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", sorted(load_profiles()))
-@pytest.mark.parametrize("sr", [8_000, 22_050, 44_100])
+@pytest.mark.filterwarnings("ignore:Empty filters")
+@pytest.mark.parametrize("sr", [8_000, 22_050, 44_100, 256_000])
 def test_each_shipped_profile_equals_librosa(name: str, sr: int) -> None:
     profile = load_profiles()[name]
     y = make_sound(3.3, sr=sr)
@@ -143,3 +144,25 @@ def test_a_tone_peaks_in_its_own_band() -> None:
     mel = samples_to_mel(np.sin(2 * np.pi * 1000.0 * t).astype(np.float32), SR, profile)
     centres = librosa.mel_frequencies(n_mels=66, fmin=0.0, fmax=SR / 2)[1:-1]
     assert np.argmax(mel[len(mel) // 2]) == np.argmin(np.abs(centres - 1000.0))
+
+
+def test_the_speech_profile_is_the_front_end_of_whisper() -> None:
+    """By the model's published recipe, in float64: reflect padding, periodic Hann window, Slaney's bands, log10."""
+    profile, y = load_profiles()["speech80_16k"], make_sound(3.0, sr=16_000).astype(np.float64)
+    padded = np.pad(y, 200, mode="reflect")
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+    frames = np.array([padded[i : i + 400] * window for i in range(0, len(padded) - 399, 160)])
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    log_mel = np.log10(np.maximum(power @ librosa.filters.mel(sr=16_000, n_fft=400, n_mels=80).T, 1e-10))
+    ours = samples_to_mel(y.astype(np.float32), 16_000, profile) / 10
+    clamp = log_mel.max() - 8.0
+    np.testing.assert_allclose(np.maximum(ours, clamp), np.maximum(log_mel, clamp), atol=1e-3)
+
+
+def test_no_band_of_a_fixed_rate_profile_is_empty() -> None:
+    for profile in load_profiles().values():
+        if isinstance(profile.sr, int):
+            weights = librosa.filters.mel(
+                sr=profile.sr, n_fft=profile.n_fft, n_mels=profile.n_mels, fmin=profile.fmin, fmax=profile.fmax
+            )
+            assert weights.any(axis=1).all(), profile.name

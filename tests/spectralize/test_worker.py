@@ -305,7 +305,7 @@ def test_an_object_that_s3_refuses_costs_only_itself(store: Store, monkeypatch: 
             raise ClientError(answer, "GetObject")  # type: ignore[arg-type]
 
     client.meta.events.register("provide-client-params.s3.GetObject", refuse)
-    monkeypatch.setattr("spectralize.worker.open_s3", lambda: client)
+    monkeypatch.setattr("spectralize.worker._client", lambda _: client)
     store.compute(batch)
     assert store.outcomes(batch) == {
         "a.wav": ("loaded", None), "b.wav": ("failed", "InvalidObjectState"), "c.wav": ("loaded", None)
