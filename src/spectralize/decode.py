@@ -16,11 +16,18 @@ from spectralize.resample import Samples
 #: Nested files and addresses are refused: a playlist in a bucket must not make a worker open anything.
 _OPEN_OPTIONS = {"protocol_whitelist": "none"}
 
+#: FFmpeg decodes a whole wav in search of other codecs that pose as PCM, which takes longer than all else for a short one.
+#: One packet of 4096 bytes shows them too.
+_WAV_OPTIONS = {"max_probe_packets": "1"}
+
 #: Bytes that FFmpeg asks the file for at a time.
 _READ_BYTES = 1 << 16
 
-#: Samples in a block, all channels together: 6 s of stereo at 44.1 kHz. Smaller ones cost calls, larger ones memory.
-_BLOCK_SAMPLES = 1 << 19
+#: Samples of all channels that are queued before they are converted: as floats they stay in the processor's cache.
+_QUEUE_SAMPLES = 1 << 17
+
+#: Samples in a block: 6 s at 44.1 kHz. Smaller ones cost calls, larger ones memory.
+_BLOCK_SAMPLES = 1 << 18
 
 #: A step of a stream's own clock beyond this (seconds) is missing audio, not rounding.
 _GAP_S = 0.1
@@ -79,9 +86,13 @@ class AudioDecoder:
 
     def __init__(self, file: SeekableFile, *, max_duration_s: float, max_channels: int = 64) -> None:
         self._file, self._max_duration_s, self._max_channels = file, max_duration_s, max_channels
+        position = file.tell()
+        head = file.read(12)
+        file.seek(position)
+        options = _OPEN_OPTIONS | (_WAV_OPTIONS if head[:4] == b"RIFF" and head[8:] == b"WAVE" else {})
         try:
             self._container = av.open(
-                file, mode="r", options=_OPEN_OPTIONS, metadata_errors="replace", buffer_size=_READ_BYTES
+                file, mode="r", options=options, metadata_errors="replace", buffer_size=_READ_BYTES
             )
         except (av.error.FFmpegError, ValueError) as error:
             raise RejectedObjectError("not_audio", f"FFmpeg finds no audio container: {_text(error)}") from error
@@ -98,9 +109,10 @@ class AudioDecoder:
         self._first_bad_s: float | None = None
         self._missing_s = 0.0
         self._first_gap_s: float | None = None
-        self._clock_offset_s: float | None = None
+        self._clock_offset_s = math.nan
         self._ended_by: str | None = None
-        self._n_yielded = 0
+        self._ready: list[Samples] = []
+        self._n_queued = self._n_ready = self._n_yielded = 0
         self._fifo = av.AudioFifo()
         self._resampler: av.AudioResampler | None = None
 
@@ -138,7 +150,6 @@ class AudioDecoder:
     def __iter__(self) -> Iterator[Samples]:
         """Yield mono samples, shape (n,), float32, full scale ±1, at `sr` Hz; channels are averaged, as in librosa."""
         packets = self._container.demux(self._stream)
-        n_drained = 0
         while self._ended_by is None:
             try:
                 packet = next(packets, None)
@@ -154,16 +165,15 @@ class AudioDecoder:
                     self._note_bad_packet()
                 continue
             for frame in frames:
-                if not self._take(frame):
-                    # Another sample format, rate or layout: what is there must go first.
-                    yield from self._drain()
-                    n_drained = self.n_samples
-                    if not self._restart(frame):
-                        break
-            if (self.n_samples - n_drained) * self.channels >= _BLOCK_SAMPLES:
-                yield from self._drain()
-                n_drained = self.n_samples
-        yield from self._drain()
+                if not self._take(frame) and not self._restart(frame):
+                    break
+            if self._n_queued * self.channels >= _QUEUE_SAMPLES:
+                self._drain()
+                if self._n_ready >= _BLOCK_SAMPLES:
+                    yield self._collect()
+        self._drain()
+        if self._n_ready:
+            yield self._collect()
         if self._name == "ogg" and self.n_samples and not self._ended_by and lacks_ogg_end(self._file):
             self._ended_by = "has no end-of-stream page: cut off"
         if not self.n_samples:
@@ -183,11 +193,14 @@ class AudioDecoder:
             self._fifo.write(frame)
         except ValueError:
             return False
-        if at_s is not None:
+        # The stream's own clock against what has been decoded. The first time the offset is NaN, and beyond any bound.
+        if at_s is not None and not -_GAP_S <= at_s - self.n_samples / self.sr - self._clock_offset_s <= _GAP_S:
             self._note_clock(at_s)
         if self._bad_outside and self.n_samples:
             self._bad_inside, self._bad_outside = self._bad_inside + self._bad_outside, 0
-        self.n_samples += frame.samples
+        n_samples = frame.samples
+        self.n_samples += n_samples
+        self._n_queued += n_samples
         return True
 
     def _begin(self, frame: av.AudioFrame) -> None:
@@ -203,51 +216,61 @@ class AudioDecoder:
         if (rate, channels) != (self.sr, self.channels):
             self._ended_by = f"changes from {self.sr} Hz × {self.channels} to {rate} Hz × {channels}"
             return False
+        # What is there must go first.
+        self._drain()
         self._fifo, self._resampler = av.AudioFifo(), None
         if not self._take(frame):
             self._ended_by = "has a frame that cannot be queued"
             return False
         return True
 
-    def _drain(self) -> Iterator[Samples]:
+    def _drain(self) -> None:
         """Convert what is queued. FFmpeg scales every integer format to ±1."""
         if self.n_samples > self._max_duration_s * (self.sr or 1):
             raise RejectedObjectError(
                 "too_long", f"longer than {self._max_duration_s:g} s, the most this source allows"
             )
+        self._n_queued = 0
         queued = self._fifo.read(0, partial=True) if self._fifo.samples else None
         if queued is None:
             return
+        format_name = "fltp" if self.channels <= _MAX_PLANES else "flt"
         if self._resampler is None:
-            self._resampler = av.AudioResampler(format="fltp" if self.channels <= _MAX_PLANES else "flt")
+            self._resampler = av.AudioResampler(format=format_name)
         try:
-            pieces = (
-                [queued]
-                if queued.format.name == "fltp" and self.channels <= _MAX_PLANES
-                else (self._resampler.resample(queued))
-            )
-            for piece in pieces:
-                yield self._mix(piece)
+            frames = [queued] if queued.format.name == format_name else self._resampler.resample(queued)
+            for frame in frames:
+                y = self._mix(frame)
+                self._ready.append(y)
+                self._n_ready += len(y)
         except (av.error.FFmpegError, ValueError) as error:
             self._ended_by = f"has {self.channels} channels that cannot be converted: {_text(error)}"
 
-    def _mix(self, frame: av.AudioFrame) -> Samples:
-        if self.channels > _MAX_PLANES:
-            y: Samples = np.mean(frame.to_ndarray().reshape(-1, self.channels), axis=1, dtype=np.float32)
-        else:
-            # The planes themselves, without a copy of all channels; FFmpeg pads them beyond the samples.
-            first, *others = (np.frombuffer(memoryview(plane), np.float32, frame.samples) for plane in frame.planes)
-            if not others:
-                y = first.copy()
-            else:
-                y = np.add(first, others[0])
-                for plane in others[1:]:
-                    y += plane
-                y *= np.float32(1.0 / self.channels)
+    def _collect(self) -> Samples:
+        """Return what was converted, as one block."""
+        y = np.concatenate(self._ready)
+        if self.channels > 1:
+            y *= np.float32(1.0 / self.channels)
         if not np.isfinite(y).all():
             index = self._n_yielded + int(np.argmin(np.isfinite(y)))
             raise RejectedObjectError("non_finite", f"sample {index} is NaN or infinite")
         self._n_yielded += len(y)
+        self._ready.clear()
+        self._n_ready = 0
+        return y
+
+    def _mix(self, frame: av.AudioFrame) -> Samples:
+        """Return the sum of the channels."""
+        if self.channels > _MAX_PLANES:
+            y: Samples = np.sum(frame.to_ndarray().reshape(-1, self.channels), axis=1, dtype=np.float32)
+            return y
+        # The planes themselves, without a copy of all channels; FFmpeg pads them beyond the samples.
+        first, *others = (np.frombuffer(memoryview(plane), np.float32, frame.samples) for plane in frame.planes)
+        if not others:
+            return first.copy()
+        y = np.add(first, others[0])
+        for plane in others[1:]:
+            y += plane
         return y
 
     def _note_bad_packet(self) -> None:
@@ -256,16 +279,10 @@ class AudioDecoder:
             self._first_bad_s = self._position_s
 
     def _note_clock(self, at_s: float) -> None:
-        """Compare the stream's own clock with what has been decoded; a chained stream starts it anew."""
+        """Take a step of the stream's own clock for missing audio if it is forward; a chained stream starts it anew."""
         offset_s = at_s - self.n_samples / self.sr
-        if self._clock_offset_s is None:
-            self._clock_offset_s = offset_s
-            return
-        step_s = offset_s - self._clock_offset_s
-        if -_GAP_S <= step_s <= _GAP_S:
-            return
-        if step_s > 0:
-            self._missing_s += step_s
+        if offset_s > self._clock_offset_s:
+            self._missing_s += offset_s - self._clock_offset_s
             if self._first_gap_s is None:
                 self._first_gap_s = self._position_s
         self._clock_offset_s = offset_s

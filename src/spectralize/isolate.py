@@ -63,6 +63,7 @@ _SILENCE_S = 1200.0
 _SHORTEST_S = 1e-3
 
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 Row = tuple[str, RowBlock]
 
@@ -235,6 +236,7 @@ def _run(objects: Sequence[PlannedObject], job: Job, receiver: Connection, sende
     receiver.close()
     _die_with(parent)
     _limit_memory()
+    _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _Extractor(job, sender).run(objects)
     sender.close()
@@ -256,6 +258,13 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     # A crash here is an outcome, not something to keep an image of.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _keep_memory() -> None:
+    """Keep the buffers of one block for the next, where malloc would give them back and have the kernel clear new ones."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+    libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
 
 
 class _Extractor:

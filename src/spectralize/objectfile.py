@@ -27,7 +27,7 @@ _KEPT_BLOCKS = 3
 _AHEAD_OBJECTS = 16
 _AHEAD_BYTES = 16 << 20
 
-_THREADS = 8
+_THREADS = 4
 
 Wait = Callable[[], AbstractContextManager[object]]
 

@@ -88,6 +88,7 @@ def test_any_rate_and_channel_count_equals_librosa(
     profile = make_profile(sr=target)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spectralize.decode._BLOCK_SAMPLES", block)
+        patch.setattr("spectralize.decode._QUEUE_SAMPLES", block)
         rows, extraction = run(data, profile)
     whole, _ = librosa.load(io.BytesIO(data), sr=None if target == "native" else target)
     result = extraction.features["test"]

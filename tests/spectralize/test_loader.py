@@ -23,6 +23,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolate, "PART_BYTES", 30_000)
     monkeypatch.setattr("spectralize.features._FLUSH_BYTES", 10_000)
     monkeypatch.setattr("spectralize.decode._BLOCK_SAMPLES", 20_000)
+    monkeypatch.setattr("spectralize.decode._QUEUE_SAMPLES", 20_000)
 
 
 @pytest.fixture
