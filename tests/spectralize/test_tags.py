@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectralize.tables import TAG_COLUMNS
-from spectralize.tags import read_tags
+from spectralize.tags import Picture, read_tags
 from tests.store import make_samples
 
 
@@ -85,3 +85,21 @@ def test_nul_and_surrogates_are_dropped() -> None:
 def test_no_bytes_make_it_raise(data: bytes, head: bytes) -> None:
     tags = read_tags(io.BytesIO(head + data))
     assert tags.columns["filesize"] == len(head) + len(data)
+
+
+def id3_with_picture(mime: bytes, data: bytes, description: bytes) -> bytes:
+    """An ID3v2.3 tag with a title and a front cover."""
+
+    def frame(name: bytes, body: bytes) -> bytes:
+        return name + struct.pack(">IH", len(body), 0) + body
+
+    body = frame(b"TIT2", b"\x00a title") + frame(b"APIC", b"\x00" + mime + b"\x00\x03" + description + b"\x00" + data)
+    size = bytes(len(body) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\x03\x00\x00" + size + body
+
+
+def test_pictures_are_noted_and_left_out() -> None:
+    tags = read_tags(io.BytesIO(id3_with_picture(b"image/png", b"\x89PNG" * 500, b"the cover") + tagged({})))
+    assert tags.columns["title"] == "a title"
+    assert tags.pictures == [Picture("front_cover", "image/png", 2000, "the cover")]
+    assert "PNG" not in repr(tags)

@@ -21,6 +21,7 @@ from spectralize.status import read_batch_lines
 from spectralize.tables import PlannedObject, Timings
 from spectralize.worker import run_slice, slice_objects
 from tests.reference import assert_close_db, decode, librosa_mel
+from tests.spectralize.test_tags import id3_with_picture, tagged
 from tests.store import CONTENT, Store, digest, encode, make_samples, wav
 
 HOSTILE_KEYS = [
@@ -79,6 +80,16 @@ def test_a_tag_with_nul_bytes_costs_the_nul_bytes(store: Store) -> None:
     )
     assert title.startswith("ab")
     assert "\x00" not in title
+
+
+def test_pictures_are_noted_in_the_database(store: Store) -> None:
+    store.put("covered.mp3", id3_with_picture(b"image/png", b"\x89PNG" * 500, b"cover") + tagged({"title": "covered"}))
+    store.ingest()
+    [(pictures,)] = store.rows(
+        "SELECT r.pictures FROM spectralize.recordings AS r JOIN spectralize.objects USING (object_id) WHERE bucket = %s",
+        store.source.bucket,
+    )
+    assert pictures == [{"kind": "front_cover", "mime_type": "image/png", "size_bytes": 2000, "description": "cover"}]
 
 
 def test_each_bad_object_costs_only_itself(store: Store) -> None:
