@@ -56,5 +56,5 @@ lock:  ## Resolve the dependencies anew into requirements/
 
 clean: down  ## Remove everything that was installed or stored
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local clean; fi
-	@rm -rf .venv .spectralize bench/results.json .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	@rm -rf .venv .spectralize bench/results.json bench/results.png .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

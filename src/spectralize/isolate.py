@@ -6,6 +6,7 @@ long, when it wants too much memory, and when its parent dies.
 """
 
 import ctypes
+import fcntl
 import logging
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -160,6 +161,9 @@ class _Child:
         context = multiprocessing.get_context("fork")
         self._limits = job.limits
         self._receiver, sender = context.Pipe(duplex=False)
+        with suppress(OSError):
+            # So that it can go on while its last part is being written to the database; Linux allows as much to anyone.
+            fcntl.fcntl(sender.fileno(), fcntl.F_SETPIPE_SZ, PART_BYTES)
         self._process = context.Process(
             target=_run,
             args=(objects, job, self._receiver, sender, os.getpid()),
@@ -236,7 +240,7 @@ def _run(objects: Sequence[PlannedObject], job: Job, receiver: Connection, sende
     receiver.close()
     _die_with(parent)
     _limit_memory()
-    _keep_memory()
+    keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _Extractor(job, sender).run(objects)
     sender.close()
@@ -260,7 +264,7 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Keep the buffers of one block for the next, where malloc would give them back and have the kernel clear new ones."""
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)

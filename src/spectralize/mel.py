@@ -232,5 +232,5 @@ def samples_to_mel(y: Samples, sr: int, profile: MelProfile) -> Spectrogram:
     """
     stream = MelStream(profile, sr)
     # In pieces, as a decoder brings them, so that what is copied stays in the cache.
-    pieces = [stream.push(y[start : start + (1 << 16)]) for start in range(0, len(y), 1 << 16)]
+    pieces = [stream.push(y[start : start + (1 << 18)]) for start in range(0, len(y), 1 << 18)]
     return np.concatenate([*pieces, stream.finish()])

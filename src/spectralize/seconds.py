@@ -88,11 +88,11 @@ class SecondsStream:
         std = np.zeros_like(mean)
         for second, (start, stop) in enumerate(pairwise(bounds)):
             if stop > start:
-                frames = pending[start:stop].astype(np.float64)
-                mean_of_second = np.add.reduce(frames, axis=0) / len(frames)
-                frames -= mean_of_second
-                mean[second] = mean_of_second
-                std[second] = np.sqrt(np.einsum("ij,ij->j", frames, frames) / len(frames))
+                # Two passes: single precision is enough for deviations from a mean that is known.
+                n_frames = np.float32(stop - start)
+                np.divide(np.add.reduce(pending[start:stop], axis=0), n_frames, out=mean[second])
+                deviation = pending[start:stop] - mean[second]
+                np.sqrt(np.einsum("ij,ij->j", deviation, deviation) / n_frames, out=std[second])
         n_used = int(bounds[-1]) if n_seconds else 0
         self._mel = [pending[n_used:]] if n_used < len(pending) else []
         self._n_frames += n_used

@@ -4,7 +4,9 @@ An object's own fault becomes a `rejected` row, ours a `failed` one; only S3 or 
 so that Spark's and Airflow's retries can do it again.
 """
 
+import heapq
 import logging
+import math
 import os
 import socket
 import time
@@ -32,6 +34,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Bytes per second of audio of common formats at usual settings.
+_BYTES_PER_S = {
+    "wav": 176_000, "aif": 176_000, "aiff": 176_000, "w64": 176_000, "flac": 90_000, "mp3": 20_000, "m4a": 20_000, "mp4": 20_000,
+    "aac": 16_000, "wma": 16_000, "ogg": 16_000, "oga": 16_000, "opus": 12_000, "webm": 12_000,
+}  # fmt: skip
+_OTHER_BYTES_PER_S = 40_000
+
+#: What fetching, opening and recording an object takes beside its audio, as seconds of audio.
+_OVERHEAD_S = 6.0
+
+_SLICE_OBJECTS = 500
+_SLICE_AUDIO_S = 7200.0
+
+#: More slices leave less to wait for at the end, where cores run out of work; each costs a fork and a connection.
+_SLICES_PER_CORE = 4
+
 #: A progress line in the executor's log every so many objects, or seconds, whichever comes first.
 _LOG_EVERY = 100
 _LOG_EVERY_S = 30.0
@@ -53,30 +71,37 @@ class Work:
     environment: dict[str, str]
 
 
-def slice_objects(
-    objects: Sequence[PlannedObject], n_cores: int, *, slice_bytes: int = 64 << 20, slice_objects: int = 500
-) -> list[list[PlannedObject]]:
-    """Cut a batch into slices of about equal bytes, the largest objects first, so that no straggler starts last.
+def estimate_audio_s(planned: PlannedObject) -> float:
+    """Guess the seconds of audio in an object from its size and the usual rate of its format, for balance alone."""
+    suffix = planned.key.rpartition(".")[2].lower()
+    return planned.size_bytes / _BYTES_PER_S.get(suffix, _OTHER_BYTES_PER_S) + _OVERHEAD_S
 
-    At least two slices per core while there are objects enough; no slice above `slice_objects` objects, none above
-    `slice_bytes` unless it is a single object.
+
+def slice_objects(objects: Sequence[PlannedObject], n_cores: int) -> list[list[PlannedObject]]:
+    """Cut a batch into slices of about equal work, each with its largest objects first, so that no straggler starts last.
+
+    Bytes are weighed by what they take to decode: a minute of opus takes as long as a minute of wav, at a fifteenth of the
+    bytes. At least four slices per core while there are objects enough; no slice above 500 objects, or far above two
+    hours unless it is a single object.
     """
     if not objects:
         return []
-    total = sum(planned.size_bytes for planned in objects)
-    wanted = max(-(-total // slice_bytes), -(-len(objects) // slice_objects), min(len(objects), 2 * n_cores))
-    bound = max(1, total // wanted)
-    slices: list[list[PlannedObject]] = []
-    current: list[PlannedObject] = []
-    size = 0
-    for planned in sorted(objects, key=lambda item: (-item.size_bytes, item.object_id)):
-        if current and (size + planned.size_bytes > bound or len(current) >= slice_objects):
-            slices.append(current)
-            current, size = [], 0
-        current.append(planned)
-        size += planned.size_bytes
-    slices.append(current)
-    return slices
+    work = {planned.object_id: estimate_audio_s(planned) for planned in objects}
+    wanted = max(
+        math.ceil(sum(work.values()) / _SLICE_AUDIO_S),
+        math.ceil(len(objects) / _SLICE_OBJECTS),
+        min(len(objects), _SLICES_PER_CORE * n_cores),
+    )
+    # The heaviest first, each to the slice with the least work so far; a full slice takes no more.
+    slices: list[list[PlannedObject]] = [[] for _ in range(wanted)]
+    loads = [(0.0, number) for number in range(wanted)]
+    for planned in sorted(objects, key=lambda item: (-work[item.object_id], item.object_id)):
+        load_s, number = heapq.heappop(loads)
+        slices[number].append(planned)
+        if len(slices[number]) < _SLICE_OBJECTS:
+            heapq.heappush(loads, (load_s + work[planned.object_id], number))
+    filled = [part for part in slices if part]
+    return sorted(filled, key=lambda part: -sum(work[planned.object_id] for planned in part))
 
 
 def run_slice(work: Work, objects: Iterable[PlannedObject], *, worker: str = "") -> Counter[str]:

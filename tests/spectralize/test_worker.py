@@ -3,6 +3,7 @@
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ from spectralize.resample import resample_audio
 from spectralize.s3 import open_s3
 from spectralize.status import read_batch_lines
 from spectralize.tables import PlannedObject, Timings
-from spectralize.worker import run_slice, slice_objects
+from spectralize.worker import estimate_audio_s, run_slice, slice_objects
 from tests.reference import assert_close_db, decode, librosa_mel
 from tests.spectralize.test_tags import id3_with_picture, tagged
 from tests.store import CONTENT, Store, digest, encode, make_samples, wav
@@ -349,15 +350,26 @@ def make_planned(object_id: int, size_bytes: int) -> PlannedObject:
     )
 
 
-def test_slices_hold_every_object_once_and_balance_bytes() -> None:
+def test_slices_hold_every_object_once_and_balance_the_work() -> None:
     rng = np.random.default_rng(0)
-    objects = [make_planned(i, int(size)) for i, size in enumerate(rng.pareto(1.2, 500) * 1e6)]
+    objects = [make_planned(i, int(size)) for i, size in enumerate(rng.pareto(1.2, 1500) * 1e6)]
     slices = slice_objects(objects, 2)
-    assert sorted(planned.object_id for part in slices for planned in part) == list(range(500))
-    bound = sum(planned.size_bytes for planned in objects) / len(slices) * 2
-    assert all(len(part) == 1 or sum(planned.size_bytes for planned in part) <= bound for part in slices)
-    assert len(slices) >= 4
+    assert sorted(planned.object_id for part in slices for planned in part) == list(range(1500))
+    assert len(slices) >= 8
+    work = [sum(map(estimate_audio_s, part)) for part in slices]
+    assert work == sorted(work, reverse=True)
+    # Nothing can be better balanced than by the largest object.
+    assert max(work) - min(work) <= max(map(estimate_audio_s, objects))
     assert slice_objects([], 2) == []
+    assert [len(part) for part in slice_objects(objects[:3], 2)] == [1, 1, 1]
+    assert max(len(part) for part in slice_objects([make_planned(i, 10) for i in range(5000)], 2)) <= 500
+
+
+def test_a_minute_of_opus_weighs_as_much_as_a_minute_of_wav() -> None:
+    wav_minute, opus_minute = (
+        replace(make_planned(1, size), key=key) for size, key in ((60 * 176_000, "a.wav"), (60 * 12_000, "b.OPUS"))
+    )
+    assert estimate_audio_s(wav_minute) == pytest.approx(estimate_audio_s(opus_minute))
 
 
 def test_secrets_are_not_in_the_log(store: Store, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,71 @@
+"""From measurements to figures: each the median, over the rounds, of a ratio within one round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from bench.measurement import Measurement
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a figure is, and what it has to reach."""
+
+    meaning: str
+    bound: float
+    is_upper: bool
+
+    def is_met(self, value: float) -> bool:
+        """Tell whether a value reaches the target."""
+        return value <= self.bound if self.is_upper else value >= self.bound
+
+    def __str__(self) -> str:
+        return f"{'≤' if self.is_upper else '≥'} {self.bound:g}"
+
+
+TARGETS = {
+    "core_vs_decode_cpu": Target("core without database, CPU time by that of decoding alone", 1.4, True),
+    "core_vs_packets_cpu": Target(
+        "the same by decoding packets alone, without making samples of them (no target)", math.inf, True
+    ),
+    "mel_speedup_vs_librosa": Target("Mel alone, librosa's CPU time by ours, same samples", 4.0, False),
+    "job_vs_decode": Target("whole job, time by that of decoding alone on the same two cores", 1.7, True),
+    "job_speedup_vs_pool": Target("whole job, throughput by that of librosa → .npy in a process pool", 1.5, False),
+    "clips_per_s": Target("whole job, clips of half a second per second", 150.0, False),
+    "ten_hour_peak_mb": Target("peak memory of the worker for ten hours at 48 kHz stereo, MB", 400.0, True),
+    "ten_hour_vs_ten_minutes_memory": Target("the same by that for ten minutes", 1.2, True),
+}
+
+
+def per_round(measurements: Sequence[Measurement], corpus: str) -> list[dict[str, Measurement]]:
+    """Group what was measured of one corpus by round, then by contender."""
+    rounds: dict[int, dict[str, Measurement]] = {}
+    for measurement in measurements:
+        if measurement.corpus == corpus:
+            rounds.setdefault(measurement.round, {})[measurement.contender] = measurement
+    return list(rounds.values())
+
+
+def speed_figures(measurements: Sequence[Measurement]) -> dict[str, float]:
+    """Return what can be said about speed; a figure whose contenders did not both run is absent."""
+    figures: dict[str, float] = {}
+
+    def add(name: str, corpus: str, contenders: tuple[str, ...], figure: Callable[..., float]) -> None:
+        values = [
+            figure(*(by_name[contender] for contender in contenders))
+            for by_name in per_round(measurements, corpus)
+            if by_name.keys() >= set(contenders)
+        ]
+        if values:
+            figures[name] = median(values)
+
+    add("core_vs_decode_cpu", "music", ("core", "decode"), lambda core, decode: core.all_cpu_s / decode.all_cpu_s)
+    add("core_vs_packets_cpu", "music", ("core", "packets"), lambda core, packets: core.all_cpu_s / packets.all_cpu_s)
+    add("job_vs_decode", "music", ("job", "decode"), lambda job, decode: job.wall_s / decode.wall_s)
+    # By throughput: the pool is spared the formats that librosa cannot read.
+    add("job_speedup_vs_pool", "music", ("job", "librosa"), lambda job, pool: job.x_realtime / pool.x_realtime)
+    add("clips_per_s", "clips", ("job",), lambda job: job.files_per_s)
+    return figures
