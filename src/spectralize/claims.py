@@ -11,7 +11,7 @@ _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 _MATROSKA = "matroska,webm"
 
 #: Codecs of which one sample takes a fixed number of bytes: PCM, float, A-law, µ-law, and EXTENSIBLE for any of them.
-_WAV_FIXED = {1, 3, 6, 7, 0xFFFE}
+_WAV_FIXED = {1, 3, 6, 7}
 
 #: Writers that cannot seek back leave 0, or a number from here on, as the size of what they are about to write.
 _WAV_PLACEHOLDER = 0x7FFF_0000
@@ -97,12 +97,14 @@ def _read_wav_header(file: SeekableFile) -> Header:
     position, format_tag, rate, block_align = 12, 0, 0, 0
     for _ in range(_WAV_MAX_CHUNKS):
         file.seek(position)
-        head = file.read(24)
+        head = file.read(34)
         if len(head) < 8:
             break
         name, size = head[:4], struct.unpack_from("<I", head, 4)[0]
-        if name == b"fmt " and len(head) == 24:
+        if name == b"fmt " and len(head) == 34:
             format_tag, _, rate, _, block_align = struct.unpack_from("<HHIIH", head, 8)
+            if format_tag == 0xFFFE:
+                format_tag = struct.unpack_from("<H", head, 32)[0]
         if name == b"data":
             is_placeholder = size == 0 or (size >= _WAV_PLACEHOLDER and position + 8 + size > size_bytes)
             if is_placeholder or format_tag not in _WAV_FIXED or not rate or not block_align:
@@ -122,21 +124,28 @@ def _read_mp3_header(file: SeekableFile) -> Header:
     file.seek(start)
     head = file.read(_MP3_HEAD_BYTES)
     frames = 0
-    for mark in (b"Xing", b"Info"):
-        at = head.find(mark)
-        if at >= 0 and at + 12 <= len(head) and struct.unpack_from(">I", head, at + 4)[0] & 1:
+    # In the first frame, behind its header, perhaps a checksum, and the side information.
+    for at in (start_of_frame + 4 + side for start_of_frame in _find_syncs(head) for side in (9, 11, 17, 19, 32, 34)):
+        if head[at : at + 4] in (b"Xing", b"Info") and len(head) >= at + 12 and head[at + 7] & 1:
             frames = struct.unpack_from(">I", head, at + 8)[0]
-    at = head.find(b"VBRI")
-    if at >= 0 and at + 18 <= len(head):
-        frames = struct.unpack_from(">I", head, at + 14)[0]
+        if head[at : at + 4] == b"VBRI" and len(head) >= at + 18:
+            frames = struct.unpack_from(">I", head, at + 14)[0]
     return Header(n_mp3_frames=frames or None)
+
+
+def _find_syncs(head: bytes) -> list[int]:
+    at = next((i for i in range(len(head) - 1) if head[i] == 0xFF and head[i + 1] & 0xE0 == 0xE0), None)
+    return [] if at is None else [at]
 
 
 def lacks_ogg_end(file: SeekableFile) -> bool:
     """Tell whether the last page of an Ogg file is not marked as the end of its stream, which a cut-off file lacks."""
     size_bytes = file.seek(0, io.SEEK_END)
     # A page has at most 65 307 bytes.
-    file.seek(max(0, size_bytes - (1 << 16)))
-    tail = file.read(1 << 16)
+    file.seek(max(0, size_bytes - (1 << 17)))
+    tail = file.read(1 << 17)
     last = tail.rfind(b"OggS")
-    return last < 0 or last + 6 > len(tail) or not tail[last + 5] & 0x04
+    if last < 0 or last + 27 > len(tail) or not tail[last + 5] & 0x04:
+        return True
+    table = tail[last + 27 : last + 27 + tail[last + 26]]
+    return len(table) < tail[last + 26] or last + 27 + len(table) + sum(table) > len(tail)

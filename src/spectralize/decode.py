@@ -1,5 +1,6 @@
 """Any container and codec to blocks of mono samples, with FFmpeg's libraries through PyAV."""
 
+import ctypes
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ _GAP_S = 0.1
 
 #: Tags between the frames of joined mp3 files, which FFmpeg hands to the decoder as if they were audio.
 _MP3_TAGS = (b"ID3", b"APETAGEX", b"LYRICSBEGIN")
+
+#: Sample rates that something records at, from infrasound to radio.
+_MIN_RATE_HZ, _MAX_RATE_HZ = 8, 16_000_000
+
+#: Thirty years: a longer claim is a damaged field.
+_MAX_DECLARED_S = 1e9
 
 #: PyAV reads past the planes of a frame with more channels than that; such audio goes through a packed format.
 _MAX_PLANES = 7
@@ -104,6 +111,8 @@ class AudioDecoder:
             raise
         #: Samples per channel, sample rate in Hz and channels, as decoded so far.
         self.n_samples = self.sr = self.channels = 0
+        #: Channels of what is queued: a stream may change them.
+        self._n_mixed = 0
         # Bad packets before the first good one and after the last are apart: in mp3 they are junk, not lost audio.
         self._bad_outside = self._bad_inside = 0
         self._first_bad_s: float | None = None
@@ -123,7 +132,7 @@ class AudioDecoder:
         try:
             context = self._stream.codec_context
             self._declared_codec = context.codec.canonical_name
-            self._declared_rate, self._declared_channels = context.sample_rate, context.channels
+            self._declared_rate, self._declared_channels = context.sample_rate, _read_channels(context)
             self._codec = context.name
             # The cores belong to other recordings.
             context.thread_count = 1
@@ -156,18 +165,23 @@ class AudioDecoder:
             except av.error.FFmpegError as error:
                 self._ended_by = f"cannot be read on: {error.strerror}"
                 break
+            except IndexError:
+                # PyAV flushes streams that turned up while reading, and knows none of them.
+                break
             if packet is None:
                 break
             try:
                 frames = packet.decode()
+            except av.error.MemoryError:
+                raise
             except av.error.FFmpegError:
-                if not (self._name == "mp3" and any(mark in bytes(packet) for mark in _MP3_TAGS)):
+                if not self._is_no_audio(packet):
                     self._note_bad_packet()
                 continue
             for frame in frames:
                 if not self._take(frame) and not self._restart(frame):
                     break
-            if self._n_queued * self.channels >= _QUEUE_SAMPLES:
+            if self._n_queued * self._n_mixed >= _QUEUE_SAMPLES:
                 self._drain()
                 if self._n_ready >= _BLOCK_SAMPLES:
                     yield self._collect()
@@ -183,10 +197,21 @@ class AudioDecoder:
                 f"{self._name}: no audio decodes: {self._ended_by or bad}",
             )
 
+    def _is_no_audio(self, packet: "av.Packet[av.AudioStream]") -> bool:
+        """Tell packets that no decoder takes and nobody misses: headers without audio, tags, padding."""
+        if not packet.size:
+            return True
+        if self._name == "mp3":
+            return any(mark in bytes(packet) for mark in _MP3_TAGS)
+        return self._name == "w64" and packet.size < 8 and not any(bytes(packet))
+
     def _take(self, frame: av.AudioFrame) -> bool:
         """Queue a frame; refuse one that is not like those before it. Called for every frame: some 40 a second."""
         if not self.sr:
             self._begin(frame)
+        # The queue would take other channels, and read what is not there.
+        if frame.layout.nb_channels != self._n_mixed:
+            return False
         at_s = frame.time
         frame.pts = None
         try:
@@ -205,19 +230,27 @@ class AudioDecoder:
 
     def _begin(self, frame: av.AudioFrame) -> None:
         self.sr, self.channels = frame.sample_rate, frame.layout.nb_channels
-        if self.channels > self._max_channels:
+        if not _MIN_RATE_HZ <= self.sr <= _MAX_RATE_HZ:
             raise RejectedObjectError(
-                "too_many_channels", f"{self.channels} channels, {self._max_channels} are the most this source allows"
+                "odd_rate", f"{self.sr} Hz, a sample rate must be {_MIN_RATE_HZ} to {_MAX_RATE_HZ} Hz"
             )
+        self._mix_channels(self.channels)
+
+    def _mix_channels(self, channels: int) -> None:
+        if channels > self._max_channels:
+            raise RejectedObjectError(
+                "too_many_channels", f"{channels} channels, {self._max_channels} are the most this source allows"
+            )
+        self._n_mixed = channels
 
     def _restart(self, frame: av.AudioFrame) -> bool:
-        """Go on with frames of another sample format; end at another rate or number of channels."""
-        rate, channels = frame.sample_rate, frame.layout.nb_channels
-        if (rate, channels) != (self.sr, self.channels):
-            self._ended_by = f"changes from {self.sr} Hz × {self.channels} to {rate} Hz × {channels}"
+        """Go on with frames of another sample format or number of channels, as broadcasts have; end at another rate."""
+        if frame.sample_rate != self.sr:
+            self._ended_by = f"changes from {self.sr} Hz to {frame.sample_rate} Hz"
             return False
         # What is there must go first.
         self._drain()
+        self._mix_channels(frame.layout.nb_channels)
         self._fifo, self._resampler = av.AudioFifo(), None
         if not self._take(frame):
             self._ended_by = "has a frame that cannot be queued"
@@ -234,7 +267,7 @@ class AudioDecoder:
         queued = self._fifo.read(0, partial=True) if self._fifo.samples else None
         if queued is None:
             return
-        format_name = "fltp" if self.channels <= _MAX_PLANES else "flt"
+        format_name = "fltp" if self._n_mixed <= _MAX_PLANES else "flt"
         if self._resampler is None:
             self._resampler = av.AudioResampler(format=format_name)
         try:
@@ -244,13 +277,11 @@ class AudioDecoder:
                 self._ready.append(y)
                 self._n_ready += len(y)
         except (av.error.FFmpegError, ValueError) as error:
-            self._ended_by = f"has {self.channels} channels that cannot be converted: {_text(error)}"
+            self._ended_by = f"has {self._n_mixed} channels that cannot be converted: {_text(error)}"
 
     def _collect(self) -> Samples:
         """Return what was converted, as one block."""
         y = np.concatenate(self._ready)
-        if self.channels > 1:
-            y *= np.float32(1.0 / self.channels)
         if not np.isfinite(y).all():
             index = self._n_yielded + int(np.argmin(np.isfinite(y)))
             raise RejectedObjectError("non_finite", f"sample {index} is NaN or infinite")
@@ -260,10 +291,10 @@ class AudioDecoder:
         return y
 
     def _mix(self, frame: av.AudioFrame) -> Samples:
-        """Return the sum of the channels."""
-        if self.channels > _MAX_PLANES:
-            y: Samples = np.sum(frame.to_ndarray().reshape(-1, self.channels), axis=1, dtype=np.float32)
-            return y
+        """Return the mean of the channels."""
+        if self._n_mixed > _MAX_PLANES:
+            mean: Samples = np.mean(frame.to_ndarray().reshape(-1, self._n_mixed), axis=1, dtype=np.float32)
+            return mean
         # The planes themselves, without a copy of all channels; FFmpeg pads them beyond the samples.
         first, *others = (np.frombuffer(memoryview(plane), np.float32, frame.samples) for plane in frame.planes)
         if not others:
@@ -271,6 +302,7 @@ class AudioDecoder:
         y = np.add(first, others[0])
         for plane in others[1:]:
             y += plane
+        y *= np.float32(1.0 / self._n_mixed)
         return y
 
     def _note_bad_packet(self) -> None:
@@ -281,7 +313,8 @@ class AudioDecoder:
     def _note_clock(self, at_s: float) -> None:
         """Take a step of the stream's own clock for missing audio if it is forward; a chained stream starts it anew."""
         offset_s = at_s - self.n_samples / self.sr
-        if offset_s > self._clock_offset_s:
+        # avi counts chunks, not time.
+        if offset_s > self._clock_offset_s and self._name != "avi":
             self._missing_s += offset_s - self._clock_offset_s
             if self._first_gap_s is None:
                 self._first_gap_s = self._position_s
@@ -299,7 +332,8 @@ class AudioDecoder:
             stream_s=self._stream_s, container_s=self._container_s, is_only_stream=self._is_only_stream,
         )  # fmt: skip
         parts = []
-        if self._ended_by:
+        is_all_there = claim is not None and claim.duration_s - self._position_s <= claim.slack_s
+        if self._ended_by and not (is_all_there and self._ended_by.startswith("cannot be read on")):
             parts.append(f"{self._ended_by} at {self._position_s:.2f} s")
         bad = self._bad_inside + (0 if self._name == "mp3" else self._bad_outside)
         if bad:
@@ -316,7 +350,7 @@ class AudioDecoder:
             codec=self._codec,
             container=self._name,
             declared_codec=self._declared_codec,
-            declared_duration_s=claim.duration_s if claim else self._stream_s or self._container_s,
+            declared_duration_s=_sane(claim.duration_s if claim else self._stream_s or self._container_s),
             declared_samplerate_hz=self._declared_rate or None,
             declared_channels=self._declared_channels or None,
             defect="; ".join(parts) or None,
@@ -330,6 +364,21 @@ def decode_audio(
     with AudioDecoder(file, max_duration_s=max_duration_s, max_channels=max_channels) as decoder:
         y = np.concatenate(list(decoder))
         return y, decoder.info
+
+
+def _sane(duration_s: float | None) -> float | None:
+    """Drop lengths that a header cannot mean."""
+    return duration_s if duration_s is not None and 0 <= duration_s <= _MAX_DECLARED_S else None
+
+
+def _read_channels(context: av.AudioCodecContext) -> int:
+    layout = context.layout
+    if " channels (" in layout.name:
+        # A channel order of its own: PyAV 18 lets every object that shows it free its map. This one never goes, and the
+        # decoder is told to forget the order.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
+        context.options = {"ch_layout": f"{layout.nb_channels}C"}
+    return layout.nb_channels
 
 
 def _text(error: Exception) -> str:

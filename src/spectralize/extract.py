@@ -22,6 +22,10 @@ from spectralize.tags import Tags, read_tags
 LIBRARIES = ("av", "librosa", "numpy", "scipy", "soxr", "tinytag")
 
 
+#: Samples that a resampler gives at a time, at most.
+_PIECE_SAMPLES = 1 << 19
+
+
 @dataclass(frozen=True, slots=True)
 class Extraction:
     """One recording: its bytes, its audio as decoded, its tags, and by name what came of each profile, or why nothing."""
@@ -48,6 +52,7 @@ class _Rate:
 
     def __init__(self, sr: int, target_sr: int) -> None:
         self._sr = target_sr
+        self._step = max(1, _PIECE_SAMPLES * sr // target_sr)
         self._resampler = ResampleStream(sr, target_sr)
         self._streams: dict[str, FeatureStream] = {}
         self.results: dict[str, FeatureSummary | RejectedObjectError] = {}
@@ -56,8 +61,9 @@ class _Rate:
         self._streams[profile.name] = FeatureStream(profile, self._sr, recorded_at, emit)
 
     def push(self, y: Samples) -> None:
-        if self._streams:
-            self._push(self._resampler.push(y))
+        # In pieces, where a low rate is blown up to a high one.
+        for start in range(0, len(y) if self._streams else 0, self._step):
+            self._push(self._resampler.push(y[start : start + self._step]))
 
     def finish(self) -> None:
         if not self._streams:

@@ -327,13 +327,16 @@ class _Extractor:
             raise _TagsTookTooLong
 
         # tinytag is Python, so an exception can stop it; a decoder could not be stopped like that.
-        self._watch.start(_TAGS_S, interrupt)
         try:
-            return read_tags(file)
-        except _TagsTookTooLong:
-            return no_tags(file.size_bytes)
-        finally:
+            self._watch.start(_TAGS_S, interrupt)
+            tags = read_tags(file)
             self._watch.stop()
+        except _TagsTookTooLong:
+            self._watch.stop()
+            # It may have come between any two lines.
+            file.start_again()
+            return no_tags(file.size_bytes)
+        return tags
 
     def _emit(self, profile: str, block: RowBlock) -> None:
         self._rows.append((profile, block))

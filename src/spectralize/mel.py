@@ -25,11 +25,11 @@ except ImportError:
 Spectrogram = npt.NDArray[np.float32]
 
 #: Bytes of windowed samples per block: with spectrum and power beside it, about what a level-2 cache holds.
-_BLOCK_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 19
 
 #: Mel bands that share one small matrix product. A band touches a few dozen of a thousand bins, its neighbours much the
 #: same ones: fewer bands multiply fewer zeros, more bands make better use of each call.
-_GROUP_BANDS = 32
+_GROUP_BANDS = 16
 
 #: What computes the FFT, for the record of library versions.
 FFT_LIBRARY = "scipy" if mkl_fft is None else "mkl_fft"

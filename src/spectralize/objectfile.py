@@ -112,6 +112,11 @@ class ObjectFile(io.RawIOBase):
             self._block(self._n_hashed)
         return self._hash.digest()
 
+    def start_again(self) -> None:
+        """Forget what was read and hashed, after something may have been interrupted half-way."""
+        self._position = self._n_hashed = 0
+        self._hash = hashlib.sha256()
+
     def close(self) -> None:
         """Drop what was fetched."""
         for future in self._ahead.values():

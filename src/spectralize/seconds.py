@@ -58,7 +58,9 @@ class SecondsStream:
             if second == len(self._energy):
                 self._energy.append(0.0)
                 self._peak.append(0.0)
-            self._energy[second] += float(np.dot(piece, piece))
+            with np.errstate(over="ignore"):
+                # Rejected by the result, if it is no finite number.
+                self._energy[second] += float(np.dot(piece, piece))
             self._peak[second] = max(self._peak[second], float(piece.max()), -float(piece.min()))
             start = stop
         self._n_samples += len(y)

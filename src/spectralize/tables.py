@@ -20,6 +20,7 @@ REJECT_CLASSES = {
     "too_large": "more bytes than the source allows",
     "too_long": "longer than the source allows",
     "too_short": "shorter than one frame of the profile",
+    "odd_rate": "a sample rate that nothing records at",
     "too_many_channels": "more channels than the source allows",
     "too_much_memory": "decoding it needs more memory than a worker gives",
     "timed_out": "decoding it takes longer than the source allows",
