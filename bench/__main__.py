@@ -41,6 +41,7 @@ class Part(StrEnum):
     MEL = "mel"
     MUSIC = "music"
     CLIPS = "clips"
+    SAMPLES = "samples"
     MEMORY = "memory"
 
 

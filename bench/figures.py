@@ -35,6 +35,7 @@ TARGETS = {
     "job_vs_decode": Target("whole job, time by that of decoding alone on the same two cores", 1.7, True),
     "job_speedup_vs_pool": Target("whole job, throughput by that of librosa → .npy in a process pool", 1.5, False),
     "clips_per_s": Target("whole job, clips of half a second per second", 150.0, False),
+    "samples_vs_rows": Target("samples stored by hop, speed by that of a row per sample", 100.0, False),
     "ten_hour_peak_mb": Target("peak memory of the worker for ten hours at 48 kHz stereo, MB", 400.0, True),
     "ten_hour_vs_ten_minutes_memory": Target("the same by that for ten minutes", 1.2, True),
 }

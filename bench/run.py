@@ -22,6 +22,7 @@ from bench.measurement import Measurement
 from bench.memory import LONG_MIN, SHORT_MIN, Trace, measure_memory
 from bench.pool import N_PROCESSES, Contender, ProcessPool
 from bench.report import TITLES, corpus_table, figures_table, save_plot
+from bench.samples import samples_speedup
 from local.errors import StackError
 
 #: Measures one contender on one corpus in the round of that number.
@@ -70,6 +71,9 @@ class Bench:
                 if corpora:
                     job = shared.enter_context(self._open_job(services, corpora, clips)) if services else None
                     self._measure_speed(pools, job, corpora, rounds)
+            if "samples" in parts and services:
+                with self.console.status("samples by hop and by row"), services.fresh_database() as dsn:
+                    self.figures["samples_vs_rows"] = samples_speedup(dsn)
             if "memory" in parts and services:
                 self._measure_memory(services)
         self.console.print(figures_table(self.figures))
