@@ -12,6 +12,7 @@ import pytest
 
 from spectralize.errors import MigrationError, ServiceError
 from spectralize.migrations import migrate, read_migrations
+from spectralize.profiles import load_profiles
 from spectralize.resources import resource_folder
 
 
@@ -107,4 +108,4 @@ def test_the_migrations_travel_in_wheel_and_zip(kind: str, empty_dsn: str, tmp_p
     assert done.returncode == 0, done.stderr
     where, found = done.stdout.splitlines()
     assert where.startswith(str(path))
-    assert found == f"{len(read_migrations())} ['mel128_22k', 'seed2020']"
+    assert found == f"{len(read_migrations())} {sorted(load_profiles())}"
