@@ -31,6 +31,9 @@ _BLOCK_BYTES = 1 << 19
 #: same ones: fewer bands multiply fewer zeros, more bands make better use of each call.
 _GROUP_BANDS = 16
 
+#: A profile without a rate of its own is warmed up at this one.
+_SOME_RATE_HZ = 44_100
+
 #: What computes the FFT, for the record of library versions.
 FFT_LIBRARY = "scipy" if mkl_fft is None else "mkl_fft"
 
@@ -144,6 +147,11 @@ def _cached_transform(profile: MelProfile, sr: int, _thread: int) -> _Transform:
 def _transform_of(profile: MelProfile, sr: int) -> _Transform:
     # The buffers belong to one thread.
     return _cached_transform(profile, sr, threading.get_ident())
+
+
+def warm_up(profile: MelProfile) -> None:
+    """Pay for what the first use of a profile costs: its filterbank, and librosa's compiling where no cache has it yet."""
+    _transform_of(profile, _SOME_RATE_HZ if profile.sr == "native" else profile.sr)
 
 
 def count_frames(n_samples: int, profile: MelProfile) -> int:

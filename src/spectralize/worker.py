@@ -25,6 +25,7 @@ from spectralize.database import connect, is_outage, service_errors
 from spectralize.errors import as_one_line
 from spectralize.isolate import Done, Event, Job, Part, extract_isolated
 from spectralize.loader import Attempt, Result, load_group, load_stream, record_failure
+from spectralize.mel import warm_up
 from spectralize.profiles import MelProfile
 from spectralize.s3 import open_s3
 from spectralize.tables import Limits, PlannedObject
@@ -116,6 +117,9 @@ def run_slice(work: Work, objects: Iterable[PlannedObject], *, worker: str = "")
     """
     os.environ.update(work.environment)
     attempt = Attempt(work.batch_id, worker or f"{socket.gethostname()}:{os.getpid()}")
+    # Here, so that every process that is forked has it, and none takes it out of an object's time.
+    for profile in work.profiles.values():
+        warm_up(profile)
     job = Job(_client(tuple(sorted(work.environment.items()))), work.profiles, work.limits)
     with connect(work.dsn, application=f"spectralize batch {work.batch_id}") as connection, service_errors(work.dsn):
         return _Slice(connection, attempt, job).run(list(objects))
