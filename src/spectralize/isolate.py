@@ -180,7 +180,11 @@ class _Child:
         if not self._receiver.poll(self._limits.max_decode_s + _SILENCE_S):
             self._process.kill()
             raise EOFError
-        return cast(Event | _Outage, self._receiver.recv())
+        try:
+            return cast(Event | _Outage, self._receiver.recv())
+        except OSError as error:
+            # It was killed in the middle of a message.
+            raise EOFError from error
 
     def judge_death(self) -> Refused:
         self._process.join()

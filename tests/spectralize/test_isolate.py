@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,22 @@ def test_a_kill_from_outside_is_not_the_objects_fault(store_of_three: Store, mon
     assert store.outcomes(store.ingest()) == {
         "a.wav": ("loaded", None), "b.wav": ("failed", "killed"), "c.wav": ("loaded", None)
     }  # fmt: skip
+
+
+def test_a_kill_in_the_middle_of_a_message_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Connection.send
+
+    def send_half(self: Connection, event: object) -> None:
+        if isinstance(event, isolate.Done):
+            # The length of a message, and less than that of it.
+            os.write(self.fileno(), (1000).to_bytes(4, "big") + b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(self, event)
+
+    monkeypatch.setattr(Connection, "send", send_half)
+    store.put("a.wav", wav())
+    store.source = store.source.model_copy(update={"max_failed": 1})
+    assert store.outcomes(store.ingest()) == {"a.wav": ("failed", "killed")}
 
 
 def test_a_crash_that_does_not_come_again_costs_nothing(
