@@ -190,7 +190,8 @@ class AudioDecoder:
             yield self._collect()
         if self._name == "ogg" and self.n_samples and not self._ended_by and lacks_ogg_end(self._file):
             self._ended_by = "has no end-of-stream page: cut off"
-        if not self.n_samples:
+        # Also where frames were decoded, and none of them could be converted.
+        if not self._n_yielded:
             bad = f"none of {self._bad_outside} packets can be decoded" if self._bad_outside else "no packets"
             raise RejectedObjectError(
                 "not_audio" if self._name == "mp3" else "no_audio",

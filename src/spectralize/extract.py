@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import lru_cache
 from importlib.metadata import version
 
+import av
+
 from spectralize.claims import SeekableFile
 from spectralize.decode import AudioDecoder, AudioInfo
 from spectralize.errors import RejectedObjectError
@@ -39,8 +41,6 @@ class Extraction:
 @lru_cache(maxsize=1)
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that shape the numbers, and of FFmpeg's own."""
-    import av
-
     versions = {name: version(name) for name in sorted({*LIBRARIES, FFT_LIBRARY})}
     return versions | {
         name: ".".join(map(str, av.library_versions[name])) for name in ("libavcodec", "libavformat", "libswresample")

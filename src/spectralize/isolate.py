@@ -119,7 +119,7 @@ def extract_isolated(objects: Sequence[PlannedObject], job: Job) -> Generator[tu
     """Extract objects in turn: for each any number of `Part`, then one `Done` or `Refused`.
 
     A child that dies is replaced. The object it died of is tried once more if none of its rows had been given away, since
-    a decoder may trip over what an earlier object left behind; then it is rejected.
+    a decoder may trip over what an earlier object left behind; then its death is its outcome.
 
     Raises
     ------

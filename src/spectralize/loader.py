@@ -137,7 +137,6 @@ def load_stream(
     Its frames need an id before there is anything to claim, so the claim is guarded by a lock on the object, and the row
     itself comes last.
     """
-    started = time.perf_counter()
     copied_s = 0.0
     try:
         with connection.transaction():

@@ -217,3 +217,15 @@ def test_a_webm_that_was_cut_off_is_partial() -> None:
     data = transcode(make_samples(20.0, sr=48_000)[:, 0], 48_000, "webm", "libopus")
     assert decode(data, max_duration_s=LIMIT_S).defect is None
     assert "of the declared 20." in (decode(data[: len(data) * 3 // 5], max_duration_s=LIMIT_S).defect or "")
+
+
+def test_frames_that_cannot_be_converted_are_no_audio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a file has decoded samples, but none to compute with."""
+
+    def refuse(*_: object) -> None:
+        raise ValueError("no such layout")
+
+    monkeypatch.setattr("spectralize.decode.AudioDecoder._mix", refuse)
+    with pytest.raises(RejectedObjectError, match="1 channels that cannot be converted: no such layout") as caught:
+        decode(encode(make_samples(0.5)))
+    assert caught.value.reason_class == "no_audio"
