@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
 from spectralize.errors import ServiceError, SpectralizeError
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 TIMESCALE_CONN_ID = "timescale_default"
 AWS_CONN_ID = "aws_default"
 SPARK_CONN_ID = "spark_default"
+
+_SPARK_PORT = 7077
+_SPARK_TIMEOUT_S = 5
 
 
 @contextmanager
@@ -30,6 +34,8 @@ def plain_errors() -> Iterator[None]:
         raise AirflowException(str(error)) from None
     except SpectralizeError as error:
         raise AirflowFailException(str(error)) from None
+    except AirflowNotFoundException as error:
+        raise AirflowFailException(f"{error}: add it under Admin, Connections, or as AIRFLOW_CONN_…") from None
     except Exception as error:
         # psycopg is loaded by the time it can raise; importing it here would slow every parse of the DAGs.
         psycopg = sys.modules.get("psycopg")
@@ -73,3 +79,33 @@ def job_environment() -> dict[str, str]:
     if endpoint:
         environment["AWS_ENDPOINT_URL_S3"] = endpoint
     return environment
+
+
+def require_spark_master() -> str:
+    """Return the host of the connection `spark_default`; a standalone master must answer.
+
+    Raises
+    ------
+    AirflowFailException
+        If the connection names no master. The hook would take that, and an unknown connection, for YARN.
+    AirflowException
+        If the master is away: it may come back.
+    """
+    connection = BaseHook.get_connection(SPARK_CONN_ID)
+    master = connection.host or ""
+    if not master:
+        raise AirflowFailException(
+            f"connection {SPARK_CONN_ID}: it has no host; set the Spark master, as in local[*,4]"
+        )
+    if not master.startswith("spark://"):
+        return master
+    reasons = []
+    for address in master.removeprefix("spark://").split(","):
+        host, _, port = address.partition(":")
+        try:
+            socket.create_connection((host, int(port or connection.port or _SPARK_PORT)), _SPARK_TIMEOUT_S).close()
+        except (OSError, ValueError) as error:
+            reasons.append(f"{address}: {error}")
+        else:
+            return master
+    raise AirflowException(f"connection {SPARK_CONN_ID}: no Spark master answers at {master} ({'; '.join(reasons)})")

@@ -1,18 +1,26 @@
-"""The steps of an ingest run as operators: each finds its batch in the ledger by (dag_id, run_id) and calls the core."""
+"""The steps of a run as operators: each finds its batch in the ledger by (dag_id, run_id) and calls the core."""
 
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
-from airflow.sdk import BaseHook, BaseOperator, BaseSensorOperator
+from airflow.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from spectralize.sources import load_sources
-from spectralize_connections import SPARK_CONN_ID, features_dsn, job_environment, plain_errors, s3_client
+from spectralize_connections import (
+    SPARK_CONN_ID,
+    features_dsn,
+    job_environment,
+    plain_errors,
+    require_spark_master,
+    s3_client,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -46,69 +54,100 @@ class MigrateOperator(BaseOperator):
         return done
 
 
-class NewObjectsSensor(BaseSensorOperator):
-    """Wait until the source holds a settled object without a final outcome.
+class SourceOperator(BaseOperator):
+    """A step that belongs to one source, by its name."""
 
-    Only scheduled runs wait, and at most the source's `sense_window_s`: then an empty batch is closed as a success. Manual
-    runs and backfills look once and go on.
-    """
-
-    def __init__(self, *, source: str, **kwargs: Any) -> None:
-        super().__init__(mode="reschedule", **kwargs)
-        self.source = source
-
-    def poke(self, context: Context) -> bool:
-        """Look once."""
-        from spectralize.database import connect
-        from spectralize.planner import has_work
-
-        if run_kind(context) != "scheduled":
-            return True
-        with plain_errors():
-            source = load_sources().find(self.source)
-            with connect(features_dsn()) as connection:
-                if has_work(connection, s3_client(), source):
-                    return True
-        started = context["dag_run"].start_date or datetime.now(UTC)
-        waited = datetime.now(UTC) - started
-        if waited >= timedelta(seconds=source.sense_window_s):
-            self.log.info("nothing new in s3://%s/%s after %s: an empty batch", source.bucket, source.prefix, waited)
-            return True
-        return False
-
-
-class PlanBatchOperator(BaseOperator):
-    """List the source, subtract the ledger, and store the manifest of what is left."""
+    template_fields: Sequence[str] = ("source",)
 
     def __init__(self, *, source: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.source = source
+
+
+class PlanBatchOperator(SourceOperator):
+    """Store the manifest of what is to be computed: listing minus ledger or, with `reprocess`, what the form selects.
+
+    A batch that cannot be planned, and will not be tried again, is closed as failed.
+    """
+
+    TASK_ID: ClassVar[str] = "plan_batch"
+
+    def __init__(self, *, reprocess: bool = False, **kwargs: Any) -> None:
+        super().__init__(task_id=self.TASK_ID, **kwargs)
+        self.reprocess = reprocess
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return batch_id, manifest address and the number of planned objects."""
         from spectralize.database import connect
         from spectralize.ledger import Run
         from spectralize.planner import plan_batch
+        from spectralize.selection import Selection
 
-        run = context["dag_run"]
+        run, params = context["dag_run"], context["params"]
         interval = None
         if run.data_interval_start and run.data_interval_end:
             interval = (run.data_interval_start, run.data_interval_end)
-        params = context["params"]
-        with plain_errors():
+        kind = "reprocess" if self.reprocess else run_kind(context)
+        with self._closing_on_failure(context), plain_errors():
             sources = load_sources()
             with connect(features_dsn()) as connection:
                 batch = plan_batch(
                     connection,
                     s3_client(),
                     sources.find(self.source),
-                    Run(run.dag_id, run.run_id, run_kind(context), interval, dict(params)),
+                    Run(run.dag_id, run.run_id, kind, interval, dict(params)),
                     manifests=sources.manifests,
                     force=bool(params.get("force")),
                     max_objects=params.get("max_objects"),
+                    selection=Selection.from_form(params) if self.reprocess else None,
+                    profile=params.get("profile"),
                 )
         self.log.info("batch %d: %s", batch.batch_id, batch.counts)
         return {"batch_id": batch.batch_id, "manifest": batch.manifest_uri, "planned": batch.counts.planned}
+
+    @contextmanager
+    def _closing_on_failure(self, context: Context) -> Iterator[None]:
+        try:
+            yield
+        except AirflowException as error:
+            instance = context["ti"]
+            if isinstance(error, AirflowFailException) or instance.try_number > instance.max_tries:
+                self._abandon(context, str(error))
+            raise
+
+    def _abandon(self, context: Context, reason: str) -> None:
+        from spectralize import gate
+        from spectralize.database import connect
+
+        try:
+            with plain_errors(), connect(features_dsn()) as connection:
+                gate.abandon_batch(connection, context["dag_run"].dag_id, context["dag_run"].run_id, reason)
+        except AirflowException as error:
+            # The database is what failed: the batch, if there is one, stays open, and the next try goes on with it.
+            self.log.warning("the batch could not be closed: %s", error)
+
+
+def log_plan(*, source: str, params: dict[str, Any], ti: Any, **_: object) -> bool:
+    """Log what the form selects and what it would take; tell whether to go on and do it."""
+    from spectralize.database import connect
+    from spectralize.preview import preview_batch
+    from spectralize.selection import Selection
+
+    with plain_errors(), connect(features_dsn()) as connection:
+        seen = preview_batch(
+            connection,
+            s3_client(),
+            load_sources().find(source),
+            selection=Selection.from_form(params),
+            profile=params.get("profile"),
+            max_objects=params.get("max_objects"),
+        )
+    for line in seen.lines():
+        ti.log.info("%s", line)
+    ti.xcom_push("plan", seen.lines())
+    if params["dry_run"]:
+        ti.log.info("a dry run: nothing is computed. Trigger it again with dry_run off to have it done")
+    return not params["dry_run"]
 
 
 class MelSpectrogramOperator(SparkSubmitOperator):
@@ -118,15 +157,14 @@ class MelSpectrogramOperator(SparkSubmitOperator):
     Kubernetes the hook would put that environment on a command line, so there the cluster must provide it itself.
     """
 
-    def __init__(self, *, plan_task_id: str = "plan_batch", **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(
             conn_id=SPARK_CONN_ID,
-            application_args=[f"{{{{ ti.xcom_pull(task_ids='{plan_task_id}')['manifest'] }}}}"],
+            application_args=[f"{{{{ ti.xcom_pull(task_ids='{PlanBatchOperator.TASK_ID}')['manifest'] }}}}"],
             # Resuming would let a cleared task turn green without computing; the job itself is idempotent instead.
             durable=False,
             **kwargs,
         )
-        self.plan_task_id = plan_task_id
 
     def execute(self, context: Context) -> None:
         """Run the job to its end."""
@@ -134,16 +172,11 @@ class MelSpectrogramOperator(SparkSubmitOperator):
         from spectralize.database import connect
         from spectralize.package import build_zip
 
-        plan = context["ti"].xcom_pull(task_ids=self.plan_task_id)
+        plan = context["ti"].xcom_pull(task_ids=PlanBatchOperator.TASK_ID)
         if not plan["planned"]:
             raise AirflowSkipException(f"batch {plan['batch_id']}: nothing to compute")
         with plain_errors():
-            # The hook takes an unknown connection for YARN; this raises instead.
-            master = BaseHook.get_connection(SPARK_CONN_ID).host or ""
-            if not master:
-                raise AirflowFailException(
-                    f"connection {SPARK_CONN_ID}: it has no host; set the Spark master, as in local[*,4]"
-                )
+            master = require_spark_master()
             path, sha256 = build_zip(Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "spectralize")
             with connect(features_dsn()) as connection:
                 ledger.record_code(connection, plan["batch_id"], sha256)
@@ -160,33 +193,41 @@ class MelSpectrogramOperator(SparkSubmitOperator):
             raise AirflowException(own[-1]) from None
 
 
-class GateOperator(BaseOperator):
+class GateOperator(SourceOperator):
     """Give every planned object an outcome and hold the batch against its source's thresholds."""
-
-    def __init__(self, *, source: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.source = source
 
     def execute(self, context: Context) -> None:
         """Fail, with the first reasons, if the batch exceeds a threshold."""
         from spectralize import gate
         from spectralize.database import connect
 
+        _require_plan(context)
         with plain_errors(), connect(features_dsn()) as connection:
             batch = _find_batch(connection, context)
-            batch = gate.gate_batch(connection, batch.batch_id, load_sources().find(self.source))
+            source = load_sources().find(self.source)
+            # Only a scheduled run has promised to find something.
+            must_find = (context["params"].get("nothing_new") or source.nothing_new) == "fail"
+            is_required = must_find and run_kind(context) == "scheduled"
+            batch = gate.gate_batch(connection, batch.batch_id, source, is_required=is_required)
         self.log.info("batch %d passed: %s", batch.batch_id, batch.counts)
 
 
-class CloseBatchOperator(BaseOperator):
-    """Close the batch in the ledger, whatever happened; fail if its sums do not hold."""
+class CloseBatchOperator(SourceOperator):
+    """Close the batch in the ledger, whatever happened; fail if it failed, or any step before did.
 
-    def __init__(self, *, source: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.source = source
+    This step alone decides on the state of the run: Airflow judges a run by its last tasks.
+
+    A batch that brought something updates the asset `mel_frames_<source>`: DAGs that read frames can be scheduled on it.
+    """
+
+    #: An alias, because an outlet that is an asset would be updated by empty batches too.
+    ASSETS: ClassVar[AssetAlias] = AssetAlias("spectralize_mel_frames")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(outlets=[self.ASSETS], **kwargs)
 
     def execute(self, context: Context) -> None:
-        """Write the final counts."""
+        """Write the final counts, then say how it went."""
         from spectralize import gate
         from spectralize.database import connect
 
@@ -194,6 +235,30 @@ class CloseBatchOperator(BaseOperator):
             batch = _find_batch(connection, context)
             batch = gate.close_batch(connection, batch.batch_id, load_sources().find(self.source))
         self.log.info("batch %d closed as %s: %s", batch.batch_id, batch.state, batch.counts)
+        if batch.state != "success":
+            raise AirflowFailException(f"batch {batch.batch_id} of {self.source} failed: {batch.failure}")
+        failed = [task_id for task_id, state in _task_states(context).items() if state in {"failed", "upstream_failed"}]
+        if failed:
+            raise AirflowFailException(
+                f"batch {batch.batch_id} of {self.source} is loaded, but failed: {', '.join(failed)}"
+            )
+        outcomes = batch.counts.outcomes
+        if outcomes["loaded"] + outcomes["partial"]:
+            asset = Asset(name=f"mel_frames_{self.source}", uri=f"x-spectralize://mel_frames/{self.source}")
+            context["outlet_events"][self.ASSETS].add(asset, extra={"batch_id": batch.batch_id, **outcomes})
+
+
+def _require_plan(context: Context) -> None:
+    """Refuse to go on without a batch of this very try: an older one could only turn the run green for nothing."""
+    state = _task_states(context).get(PlanBatchOperator.TASK_ID)
+    if state != "success":
+        raise AirflowFailException(f"{PlanBatchOperator.TASK_ID} is {state}: this try has no batch to judge")
+
+
+def _task_states(context: Context) -> dict[str, str | None]:
+    run = context["dag_run"]
+    states: dict[str, str | None] = context["ti"].get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])[run.run_id]
+    return states
 
 
 def _find_batch(connection: Any, context: Context) -> Batch:

@@ -9,12 +9,15 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from local.airflow_api import AirflowApi
+from local.paths import REPO
 from local.postgres import SUPERUSER
 from local.stack import Stack
 from local.state import State
@@ -26,14 +29,59 @@ from tests.store import Store
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def configuration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's own configuration with two more sources: one with dated keys, and one that is wrong."""
+    folder = tmp_path_factory.mktemp("config")
+    for file in (REPO / "config").glob("*.toml"):
+        (folder / file.name).write_text(file.read_text(encoding="utf-8") + MORE.get(file.name, ""), encoding="utf-8")
+    return folder
+
+
+MORE = {
+    "sources.toml": r"""
+[sources.field]
+bucket = "field"
+prefix = "site/%Y/%m/%d/"
+time_patterns = [
+    '(?P<year>\d{4})/(?P<month>\d{2})/(?P<day>\d{2})/(?P<hour>\d{2})(?P<minute>\d{2})(?P<second>\d{2})',
+]
+include = ["*.wav", "*.mp3"]
+profiles = ["mel128_22k"]
+settle_s = 0
+sense_poll_s = [1, 2]
+keep_days = 36500
+owner = "biologists"
+
+[sources.wrong]
+bucket = "wrong"
+profiles = ["mel129"]
+"""
+}
+
+
+@pytest.fixture(scope="session")
+def stack(configuration: Path) -> Iterator[Stack]:
     """The services of this session: S3 and TimescaleDB run, Airflow does not yet."""
     stack = Stack(name=f"test-{os.getpid()}", durable=False, ephemeral_ports=True)
     try:
-        stack.up(only=["s3", "timescale"])
+        with pytest.MonkeyPatch.context() as patch:
+            # Only for the processes of the stack.
+            patch.setenv("SPECTRALIZE_CONFIG", str(configuration))
+            stack.up(only=["s3", "timescale"])
         yield stack
     finally:
         stack.clean()
+
+
+@pytest.fixture(scope="session")
+def airflow(stack: Stack, aws: None) -> Iterator[AirflowApi]:
+    """All of Airflow, on the session's stack."""
+    open_s3().create_bucket(Bucket="field")
+    stack.up()
+    with AirflowApi(stack.airflow_url, stack.airflow_user, stack.airflow_password) as api:
+        for dag_id in ("ingest_audio", "ingest_field"):
+            api.wait_for_dag(dag_id)
+        yield api
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -48,12 +48,8 @@ def corpus() -> list[CorpusFile]:
 
 
 @pytest.fixture(scope="module")
-def api(stack: Stack, aws: None) -> Iterator[AirflowApi]:
-    """All of Airflow, on the session's stack."""
-    stack.up()
-    with AirflowApi(stack.airflow_url, stack.airflow_user, stack.airflow_password) as api:
-        api.wait_for_dag(DAG_ID)
-        yield api
+def api(airflow: AirflowApi) -> AirflowApi:
+    return airflow
 
 
 @pytest.fixture

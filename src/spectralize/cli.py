@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import psycopg
@@ -15,6 +17,7 @@ from rich.text import Text
 from spectralize.database import connect, resolve_dsn
 from spectralize.errors import LedgerError, SpectralizeError, as_one_line
 from spectralize.migrations import migrate as run_migrations
+from spectralize.sources import load_sources
 from spectralize.status import Status, read_batch_lines, read_status
 from spectralize.verify import Finding, verify_store
 
@@ -77,6 +80,56 @@ def status(
         _print_json({"batch": batches[0], "objects": lines})
     else:
         _console().print(batch_table(lines), batch_sums(batches[0]))
+
+
+@app.command()
+def plan(
+    source: Annotated[str, typer.Argument(help="A source of config/sources.toml.")],
+    first_day: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day (UTC) of a backfill.")
+    ] = None,
+    last_day: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Its last day; left out, the first one alone.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="As a run with the param force: what is computed already, too.")] = False,
+    max_objects: Annotated[int | None, typer.Option(min=1, help="Cap of the batch, below the source's own.")] = None,
+    cores: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cores that Spark has. Left out: as in earlier batches, or this machine's."),
+    ] = None,
+    dsn: Dsn = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at what the next run of a source would do, and what it would take. Changes nothing.
+
+    S3 is reached by AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for a server of one's own, AWS_ENDPOINT_URL_S3.
+    """
+    from spectralize.preview import preview_batch
+    from spectralize.s3 import open_s3
+
+    if last_day and not first_day:
+        raise typer.BadParameter("needs --from", param_hint="--to")
+    interval = None
+    if first_day:
+        first, last = (day.replace(tzinfo=UTC) for day in (first_day, last_day or first_day))
+        if last < first:
+            raise typer.BadParameter("is before --from", param_hint="--to")
+        interval = (first, last + timedelta(days=1))
+    found = load_sources().find(source)
+    progress = Console(stderr=True)
+    with (
+        connect(dsn, application="spectralize plan") as connection,
+        progress.status(f"listing {escape(found.address)}") as status_line,
+    ):
+        _require_schema(connection)
+        seen = preview_batch(
+            connection, open_s3(), found, interval=interval, force=force, max_objects=max_objects, n_cores=cores,
+            on_page=lambda n_keys: status_line.update(f"listing {escape(found.address)}: {n_keys:,} keys"),
+        )  # fmt: skip
+    if as_json:
+        _print_json(asdict(seen) | {"n_batches": seen.n_batches})
+    else:
+        _console().print("\n".join(seen.lines()), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

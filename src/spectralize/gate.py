@@ -67,8 +67,13 @@ def judge(counts: Counts, source: Source) -> str | None:
     return None
 
 
-def gate_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
+def gate_batch(connection: Connection, batch_id: int, source: Source, *, is_required: bool = False) -> Batch:
     """Settle a batch and hold it against its source's thresholds; the verdict goes into the ledger either way.
+
+    Parameters
+    ----------
+    is_required
+        An empty batch fails: something new was expected.
 
     Raises
     ------
@@ -77,6 +82,8 @@ def gate_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
     """
     batch = settle_batch(connection, batch_id, source)
     failure = "planning did not finish" if batch.state == "open" else judge(batch.counts, source)
+    if not failure and is_required and not batch.counts.planned:
+        failure = f"nothing new in {source.address} within {source.sense_window_s:g} s"
     connection.execute(
         "UPDATE spectralize.batches SET gated_at = clock_timestamp(), failure = %s WHERE batch_id = %s AND closed_at IS NULL",
         (failure, batch_id),
@@ -90,8 +97,18 @@ def gate_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
             (batch_id,),
         ).fetchall()
         shown = "; ".join(f"s3://{bucket}/{as_one_line(key)}: {reason}" for bucket, key, reason in examples)
-        raise GateError(f"batch {batch_id} of {source.name}: {failure}. First: {shown}")
+        raise GateError(f"batch {batch_id} of {source.name}: {failure}" + (f". First: {shown}" if shown else ""))
     return batch
+
+
+def abandon_batch(connection: Connection, dag_id: str, run_id: str, failure: str) -> None:
+    """Close the batch of a run as failed if its planning did not finish; do nothing if there is none."""
+    connection.execute(
+        "UPDATE spectralize.batches SET state = 'failed', failure = %s, closed_at = clock_timestamp(), "
+        "loaded = 0, partial = 0, rejected = 0, failed = 0 WHERE dag_id = %s AND run_id = %s AND state = 'open'",
+        (f"planning: {failure}", dag_id, run_id),
+    )
+    connection.commit()
 
 
 _CLOSE = """

@@ -26,19 +26,24 @@ class KeyTime:
 
 
 def is_wanted(key: str, source: Source) -> bool:
-    """Tell whether the source's globs select this key. Folder markers and keys with NUL are never wanted."""
-    if key.endswith("/") or "\x00" in key:
+    """Tell whether the source's prefix and globs select this key. Folder markers and keys with NUL are never wanted."""
+    if key.endswith("/") or "\x00" in key or not source.template.matches(key):
         return False
-    lowered = key.lower()
-    return any(fnmatchcase(lowered, glob.lower()) for glob in source.include) and not any(
-        fnmatchcase(lowered, glob.lower()) for glob in source.exclude
+    return any(matches_glob(key, glob) for glob in source.include) and not any(
+        matches_glob(key, glob) for glob in source.exclude
     )
+
+
+def matches_glob(key: str, glob: str) -> bool:
+    """Compare a whole key with a glob: letter case is ignored, and `*` also matches `/`."""
+    return fnmatchcase(key.lower(), glob.lower())
 
 
 def key_to_time(key: str, source: Source, last_modified: datetime) -> KeyTime:
     """Read the recording time from the key, else fall back to `last_modified` (time zone aware, UTC)."""
     flag = None
-    for pattern in source.time_patterns:
+    dated = (source.template.pattern,) if source.template.pattern and source.template.has_day else ()
+    for pattern in source.time_patterns + dated:
         match = re.search(pattern, key)
         if match is None:
             continue

@@ -59,13 +59,40 @@ def register_profiles(connection: Connection, profiles: Sequence[MelProfile]) ->
         profile_id, fingerprint = fetch_row(
             connection, "SELECT profile_id, fingerprint FROM spectralize.profiles WHERE name = %s", (profile.name,)
         )
-        if fingerprint != profile.fingerprint:
-            raise ConfigError(
-                f"profile {profile.name!r}: the database has it with other parameters; profiles never change: "
-                "give the new parameters a new name"
-            )
+        _refuse_changed(profile, fingerprint)
         ids[profile.name] = profile_id
     return ids
+
+
+def find_profile_ids(connection: Connection, profiles: Sequence[MelProfile]) -> dict[str, int]:
+    """Return the ids of profiles by name without storing any; a profile that was never used has a negative one.
+
+    Raises
+    ------
+    ConfigError
+        If a stored profile of that name has other parameters.
+    """
+    names = [profile.name for profile in profiles]
+    stored = {
+        name: (profile_id, fingerprint)
+        for name, profile_id, fingerprint in connection.execute(
+            "SELECT name, profile_id, fingerprint FROM spectralize.profiles WHERE name = ANY (%s)", (names,)
+        )
+    }
+    ids = {}
+    for number, profile in enumerate(profiles, start=1):
+        profile_id, fingerprint = stored.get(profile.name, (-number, profile.fingerprint))
+        _refuse_changed(profile, fingerprint)
+        ids[profile.name] = profile_id
+    return ids
+
+
+def _refuse_changed(profile: MelProfile, fingerprint: str) -> None:
+    if fingerprint != profile.fingerprint:
+        raise ConfigError(
+            f"profile {profile.name!r}: the database has it with other parameters; profiles never change: "
+            "give the new parameters a new name"
+        )
 
 
 def open_batch(connection: Connection, source: Source, run: Run) -> Batch:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from spectralize.s3 import s3_errors
-from spectralize.sources import Source
 from spectralize.tables import ListedObject
 
 if TYPE_CHECKING:
@@ -13,15 +12,15 @@ if TYPE_CHECKING:
 PAGE_SIZE = 1000
 
 
-def list_pages(client: "S3Client", source: Source) -> Iterator[list[ListedObject]]:
-    """Yield the listing of the source's prefix page by page, in key order.
+def list_pages(client: "S3Client", bucket: str, prefix: str) -> Iterator[list[ListedObject]]:
+    """Yield the listing of a prefix page by page, in key order.
 
     Never starts after a watermark: a late upload may have a key smaller than all that are known.
     """
     pages = client.get_paginator("list_objects_v2").paginate(
-        Bucket=source.bucket, Prefix=source.prefix, PaginationConfig={"PageSize": PAGE_SIZE}
+        Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": PAGE_SIZE}
     )
-    with s3_errors(f"s3://{source.bucket}/{source.prefix}"):
+    with s3_errors(f"s3://{bucket}/{prefix}"):
         for page in pages:
             yield [
                 ListedObject(

@@ -1,5 +1,6 @@
 """Planning a batch: the oldest of what needs work, as ledger lines and as a manifest."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from spectralize.keys import key_to_time
 from spectralize.ledger import Batch, Run
 from spectralize.manifest import Manifest, write_manifest
 from spectralize.profiles import find_profile
+from spectralize.selection import Selection, select
 from spectralize.sources import Source
 from spectralize.tables import Counts, Limits, PlannedObject, PlannedProfile
 from spectralize.version import CORE_VERSION
@@ -21,14 +23,11 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 
-_PLAN = """
+_PLAN = f"""
 INSERT INTO spectralize.batch_objects (batch_id, object_id, profile_id, generation)
-SELECT %(batch_id)s, c.object_id, c.profile_id, CASE WHEN c.is_recompute THEN %(batch_id)s ELSE 0 END
+SELECT %(batch_id)s, c.object_id, c.profile_id, CASE WHEN c.computed_in > 0 THEN %(batch_id)s ELSE 0 END
 FROM candidates AS c
-JOIN (
-    SELECT DISTINCT o.object_id, o.last_modified FROM candidates JOIN spectralize.objects AS o USING (object_id)
-    WHERE is_settled ORDER BY o.last_modified, o.object_id LIMIT %(max_objects)s
-) AS oldest USING (object_id)
+JOIN ({worklist.FIRST}) AS first USING (object_id)
 """
 
 _PLANNED = """
@@ -48,11 +47,17 @@ WHERE batch_id = %(batch_id)s
 """
 
 
-def has_work(connection: Connection, client: "S3Client", source: Source) -> bool:
-    """Tell whether a batch planned now would have anything to do."""
-    ids = ledger.register_profiles(connection, [find_profile(name) for name in source.profiles])
-    connection.commit()
-    return worklist.has_work(connection, client, source, list(ids.values()))
+def has_work(
+    connection: Connection,
+    client: "S3Client",
+    source: Source,
+    *,
+    prefixes: Sequence[str] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Tell whether a batch planned now would have anything to do. Reads only; see `worklist.has_work`."""
+    ids = ledger.find_profile_ids(connection, [find_profile(name) for name in source.profiles])
+    return worklist.has_work(connection, client, source, list(ids.values()), prefixes=prefixes, stop=stop)
 
 
 def plan_batch(
@@ -64,12 +69,15 @@ def plan_batch(
     manifests: str,
     force: bool = False,
     max_objects: int | None = None,
+    selection: Selection | None = None,
+    profile: str | None = None,
 ) -> Batch:
     """Plan the batch of one DAG run and store its manifest.
 
     Scheduled, manual and event runs plan every settled object without a final outcome, whenever it was uploaded. Backfill
     runs plan exactly the objects whose `partition_at` lies in [start, end) of their interval. With `force`, objects that
-    have a spectrogram are computed again, as a new generation.
+    have a spectrogram are computed again, as a new generation. With a `selection`, what it selects from the ledger is
+    computed again, and nothing is listed.
 
     Repeatable: a batch that was planned already is returned as it is.
 
@@ -78,19 +86,25 @@ def plan_batch(
     manifests
         `s3://bucket/prefix` under which the manifest is stored, as `<source>/<batch_id>.jsonl`.
     max_objects
-        Cap for this batch, below the source's own.
+        Cap for this batch, below the source's own. Oldest first; what is computed again, in the order in which it was
+        computed last, so that capped runs one after the other come to everything.
+    profile
+        Compute this one instead of the source's.
     """
     if run.kind == "backfill" and run.interval is None:
         raise LedgerError(f"run {run.run_id} of {run.dag_id}: a backfill needs a data interval")
     interval = run.interval if run.kind == "backfill" else None
-    profiles = [find_profile(name) for name in source.profiles]
+    profiles = [find_profile(name) for name in ([profile] if profile else source.profiles)]
     ids = ledger.register_profiles(connection, profiles)
     batch = ledger.open_batch(connection, source, run)
     connection.commit()
     if batch.state == "planned":
         return batch
 
-    counts = worklist.scan(connection, client, source, list(ids.values()), interval=interval, force=force)
+    if selection is None:
+        counts = worklist.scan(connection, client, source, list(ids.values()), interval=interval, force=force)
+    else:
+        counts = select(connection, source, list(ids.values()), selection)
     cap = min(source.max_batch_objects, max_objects or source.max_batch_objects)
     with connection.transaction():
         state = fetch_row(
@@ -112,7 +126,7 @@ def plan_batch(
             source=source.name,
             core_version=CORE_VERSION,
             limits=Limits(source.max_object_bytes, source.max_duration_s, source.max_channels, source.max_decode_s),
-            profiles={profile.name: profile for profile in profiles},
+            profiles={found.name: found for found in profiles},
             objects=objects,
         )
         sha256 = write_manifest(client, uri, manifest)

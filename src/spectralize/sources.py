@@ -3,12 +3,15 @@
 import re
 import tomllib
 from dataclasses import dataclass
-from typing import Annotated, Self
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from spectralize.errors import ConfigError
+from spectralize.prefixes import PrefixTemplate
 from spectralize.profiles import load_profiles, one_line
 from spectralize.resources import resource_folder
 
@@ -23,6 +26,8 @@ class Source(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     bucket: Annotated[str, Field(min_length=3, max_length=63)]
+    #: What the keys begin with. May hold the date as %Y, %m, %d, %H (`field/%Y/%m/%d/`): then the sensor lists the last
+    #: `sense_days` days only, keys that do not fit are `ignored`, and a key that no time pattern fits has its date from here.
     prefix: str = ""
     #: Globs on the whole key, letter case ignored; `*` also matches `/`. What matches no include is `ignored`.
     include: tuple[str, ...] = ("*",)
@@ -34,9 +39,17 @@ class Source(BaseModel):
     timezone: str = "UTC"
     #: An object younger than this (seconds since last_modified) is `unsettled` and left for a later run.
     settle_s: Annotated[float, Field(ge=0)] = 60.0
-    #: How long a scheduled run waits for something new before it closes an empty batch.
+    #: How long a scheduled run waits for something new, and what its empty batch is then.
     sense_window_s: Annotated[float, Field(ge=0)] = 3600.0
-    schedule: str = "0 2 * * *"
+    nothing_new: Literal["succeed", "fail"] = "succeed"
+    #: While it waits, it looks after so many seconds, then half as long again each time, up to the second number.
+    sense_poll_s: tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(ge=1)]] = (30.0, 600.0)
+    #: Days, up to today, whose dated prefixes it looks at. Planning always lists the whole source.
+    sense_days: Annotated[int, Field(ge=1, le=366)] = 3
+    #: Address of an SQS queue with the bucket's events: each wakes a run. A hint only, the schedule stays.
+    events_queue: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    #: Cron, in UTC. Its data intervals are what a backfill is made of: from midnight to midnight they are days.
+    schedule: str = "0 0 * * *"
     #: Most objects of one batch; the rest is `over_cap` and left for the next run, oldest first.
     max_batch_objects: Annotated[int, Field(ge=1)] = 50_000
     #: What one object may cost; beyond it the object is rejected. Memory does not grow with any of these, time and disk do.
@@ -51,10 +64,36 @@ class Source(BaseModel):
     max_failed: Annotated[int, Field(ge=0)] = 0
     max_rejected: Annotated[int, Field(ge=0)] = 10
     max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.20
+    #: Frames older than this expire, counted from the end of the recording; left out, they are kept for ever.
+    keep_days: Annotated[float, Field(gt=0)] | None = None
     owner: str = "spectralize"
+
+    @cached_property
+    def template(self) -> PrefixTemplate:
+        """The prefix, taken apart."""
+        return PrefixTemplate.parse(self.prefix)
+
+    @property
+    def root(self) -> str:
+        """What every key of the source begins with: the prefix up to its first date."""
+        return self.template.root
+
+    @property
+    def address(self) -> str:
+        """The source as people write it."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    def recent_prefixes(self, now: datetime) -> list[str]:
+        """Return the prefixes that new objects usually have: those of the last `sense_days` days, or the only one."""
+        today = now.astimezone(ZoneInfo(self.timezone)).date()
+        days: list[date] = [today - timedelta(days=ago) for ago in range(self.sense_days)]
+        return sorted({self.template.on(day) for day in days})
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        PrefixTemplate.parse(self.prefix)
+        if self.sense_poll_s[0] > self.sense_poll_s[1]:
+            raise ValueError(f"sense_poll_s = {self.sense_poll_s}: the first number must be at most the second")
         try:
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, OSError) as error:
@@ -116,6 +155,12 @@ def load_sources() -> Sources:
             errors[name] = (
                 f"sources.toml, source {name!r}: profiles: {unknown[0]!r} is not in mel_profiles.toml, "
                 f"which has {', '.join(sorted(profiles))}"
+            )
+            continue
+        if f"{manifests.rstrip('/')}/".startswith(f"s3://{source.bucket}/{source.root}"):
+            errors[name] = (
+                f"sources.toml, source {name!r}: it lists s3://{source.bucket}/{source.root}, where manifests = {manifests!r} "
+                "are kept; give the manifests a bucket of their own"
             )
             continue
         sources[name] = source

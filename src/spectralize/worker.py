@@ -23,6 +23,7 @@ import psycopg
 from spectralize import ledger
 from spectralize.database import connect, is_outage, service_errors
 from spectralize.errors import as_one_line
+from spectralize.estimate import OTHER_BYTES_PER_S, OVERHEAD_S, USUAL_BYTES_PER_S
 from spectralize.isolate import Done, Event, Job, Part, extract_isolated
 from spectralize.loader import Attempt, Result, load_group, load_stream, record_failure
 from spectralize.mel import warm_up
@@ -34,16 +35,6 @@ if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 logger = logging.getLogger(__name__)
-
-#: Bytes per second of audio of common formats at usual settings.
-_BYTES_PER_S = {
-    "wav": 176_000, "aif": 176_000, "aiff": 176_000, "w64": 176_000, "flac": 90_000, "mp3": 20_000, "m4a": 20_000, "mp4": 20_000,
-    "aac": 16_000, "wma": 16_000, "ogg": 16_000, "oga": 16_000, "opus": 12_000, "webm": 12_000,
-}  # fmt: skip
-_OTHER_BYTES_PER_S = 40_000
-
-#: What fetching, opening and recording an object takes beside its audio, as seconds of audio.
-_OVERHEAD_S = 6.0
 
 _SLICE_OBJECTS = 500
 _SLICE_AUDIO_S = 7200.0
@@ -75,7 +66,7 @@ class Work:
 def estimate_audio_s(planned: PlannedObject) -> float:
     """Guess the seconds of audio in an object from its size and the usual rate of its format, for balance alone."""
     suffix = planned.key.rpartition(".")[2].lower()
-    return planned.size_bytes / _BYTES_PER_S.get(suffix, _OTHER_BYTES_PER_S) + _OVERHEAD_S
+    return planned.size_bytes / USUAL_BYTES_PER_S.get(suffix, OTHER_BYTES_PER_S) + OVERHEAD_S
 
 
 def slice_objects(objects: Sequence[PlannedObject], n_cores: int) -> list[list[PlannedObject]]:

@@ -3,7 +3,7 @@
 Sensors and events only say when to look; what there is to do is always listing minus ledger.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,10 @@ _IS_FINAL = """(
                  AND r.reason_class <> ALL (%(passing)s) AND b.core_version = %(core_version)s)
 )"""
 
+#: The batch that computed a pair last, 0 if none has: what is computed again is computed in this order.
+COMPUTED_IN = """coalesce((SELECT max(s.batch_id) FROM spectralize.spectrograms AS s
+                           WHERE s.object_id = o.object_id AND s.profile_id = wanted.profile_id), 0)"""
+
 _PAGE = """unnest(%(keys)s::text[], %(etags)s::text[], %(sizes)s::bigint[], %(modified)s::timestamptz[],
                %(partitions)s::timestamptz[], %(origins)s::text[])
            AS page (key, etag, size_bytes, last_modified, partition_at, partition_origin)"""
@@ -55,49 +59,59 @@ SET last_modified = greatest(objects.last_modified, excluded.last_modified), tom
     listed_since = clock_timestamp()
 """
 
-_CREATE_SCRATCH = """
+CREATE_SCRATCH = """
 CREATE TEMPORARY TABLE IF NOT EXISTS listed_keys (key text COLLATE "C" PRIMARY KEY);
-CREATE TEMPORARY TABLE IF NOT EXISTS candidates (object_id bigint, profile_id integer, is_settled boolean, is_recompute boolean);
+CREATE TEMPORARY TABLE IF NOT EXISTS candidates (
+    key text COLLATE "C", object_id bigint, profile_id integer, size_bytes bigint, last_modified timestamptz,
+    is_settled boolean, computed_in bigint
+);
 TRUNCATE listed_keys, candidates;
 """
 
+#: The first objects of a batch: what was never computed, by age, and then what was computed longest ago.
+FIRST = """
+SELECT key, object_id, size_bytes, min(computed_in) AS computed_in FROM candidates WHERE is_settled
+GROUP BY key, object_id, size_bytes, last_modified ORDER BY min(computed_in), last_modified, object_id LIMIT %(max_objects)s
+"""
+
+#: The page beside what the ledger has of it: nothing, for an object that it has not seen yet.
+_KNOWN = f"""{_PAGE}
+LEFT JOIN spectralize.objects AS o
+  ON o.bucket = %(bucket)s AND o.key = page.key AND o.etag = page.etag AND o.size_bytes = page.size_bytes"""
+
+_IN_INTERVAL = """(%(start)s::timestamptz IS NULL
+    OR (coalesce(o.partition_at, page.partition_at) >= %(start)s AND coalesce(o.partition_at, page.partition_at) < %(end)s))"""
+
+#: Unchanged for long enough: by S3's clock, or since the ledger saw it first, should S3's clock be ahead.
+_IS_SETTLED = (
+    "(coalesce(least(o.last_modified, o.listed_since), page.last_modified) <= %(settled_before)s::timestamptz)"
+)
+
 _ADD_CANDIDATES = f"""
-INSERT INTO candidates (object_id, profile_id, is_settled, is_recompute)
-SELECT o.object_id, wanted.profile_id, o.last_modified <= %(settled_before)s,
-       EXISTS (SELECT FROM spectralize.spectrograms AS s
-               WHERE s.object_id = o.object_id AND s.profile_id = wanted.profile_id)
-FROM {_PAGE}
-JOIN spectralize.objects AS o
-  ON o.bucket = %(bucket)s AND o.key = page.key AND o.etag = page.etag AND o.size_bytes = page.size_bytes
+INSERT INTO candidates (key, object_id, profile_id, size_bytes, last_modified, is_settled, computed_in)
+SELECT page.key, o.object_id, wanted.profile_id, page.size_bytes, coalesce(o.last_modified, page.last_modified),
+       {_IS_SETTLED}, {COMPUTED_IN}
+FROM {_KNOWN}
 CROSS JOIN unnest(%(profile_ids)s::integer[]) AS wanted (profile_id)
-WHERE (%(start)s::timestamptz IS NULL OR (o.partition_at >= %(start)s AND o.partition_at < %(end)s))
-  AND (%(force)s OR NOT {_IS_FINAL})
+WHERE {_IN_INTERVAL} AND (%(force)s OR NOT {_IS_FINAL})
 """
 
-_COUNT_LISTED = f"""
-SELECT count(*) FROM {_PAGE}
-JOIN spectralize.objects AS o
-  ON o.bucket = %(bucket)s AND o.key = page.key AND o.etag = page.etag AND o.size_bytes = page.size_bytes
-WHERE %(start)s::timestamptz IS NULL OR (o.partition_at >= %(start)s AND o.partition_at < %(end)s)
-"""
+_COUNT_LISTED = f"SELECT count(*) FROM {_KNOWN} WHERE {_IN_INTERVAL}"
 
-_TOMBSTONE = """
-UPDATE spectralize.objects SET tombstoned_at = clock_timestamp()
-WHERE bucket = %(bucket)s AND starts_with(key, %(prefix)s) AND tombstoned_at IS NULL AND first_seen_at < %(started)s
+_GONE = """
+bucket = %(bucket)s AND starts_with(key, %(root)s) AND tombstoned_at IS NULL AND first_seen_at < %(started)s
   AND NOT EXISTS (SELECT FROM listed_keys WHERE listed_keys.key = objects.key)
 """
 
 _COUNT_CANDIDATES = """
-SELECT count(DISTINCT object_id), count(DISTINCT object_id) FILTER (WHERE NOT is_settled) FROM candidates
+SELECT count(DISTINCT key), count(DISTINCT key) FILTER (WHERE NOT is_settled) FROM candidates
 """
 
 _IS_WORK = f"""
 SELECT EXISTS (
-    SELECT FROM {_PAGE}
-    LEFT JOIN spectralize.objects AS o
-      ON o.bucket = %(bucket)s AND o.key = page.key AND o.etag = page.etag AND o.size_bytes = page.size_bytes
+    SELECT FROM {_KNOWN}
     CROSS JOIN unnest(%(profile_ids)s::integer[]) AS wanted (profile_id)
-    WHERE page.last_modified <= %(settled_before)s AND (o.object_id IS NULL OR NOT {_IS_FINAL})
+    WHERE {_IS_SETTLED} AND NOT {_IS_FINAL}
 )
 """
 
@@ -107,11 +121,14 @@ class _Page:
     """One page of the listing: what the globs select, as the columns of one query, and how many they do not."""
 
     values: dict[str, object]
+    n_keys: int
     n_ignored: int
 
 
-def _pages(client: "S3Client", source: Source, common: dict[str, object], interval: Interval | None) -> Iterator[_Page]:
-    for listed in list_pages(client, source):
+def _pages(
+    client: "S3Client", source: Source, prefix: str, common: dict[str, object], interval: Interval | None
+) -> Iterator[_Page]:
+    for listed in list_pages(client, source.bucket, prefix):
         wanted = [item for item in listed if is_wanted(item.key, source)]
         ignored = [item for item in listed if not is_wanted(item.key, source)]
         if interval:
@@ -122,7 +139,7 @@ def _pages(client: "S3Client", source: Source, common: dict[str, object], interv
             ]
         # Also those that are ignored: a key is gone only if no source can see it. NUL no text column can hold.
         seen = {"listed_keys": [item.key for item in listed if "\x00" not in item.key]}
-        yield _Page(common | seen | _page_values(wanted, source), len(ignored))
+        yield _Page(common | seen | _page_values(wanted, source), len(listed), len(ignored))
 
 
 def _page_values(wanted: Sequence[ListedObject], source: Source) -> dict[str, object]:
@@ -140,11 +157,13 @@ def _page_values(wanted: Sequence[ListedObject], source: Source) -> dict[str, ob
 def _common_values(
     source: Source, profile_ids: Sequence[int], interval: Interval | None, *, force: bool
 ) -> dict[str, object]:
+    now = datetime.now(UTC)
     return {
         "bucket": source.bucket,
-        "prefix": source.prefix,
+        "root": source.root,
         "profile_ids": list(profile_ids),
-        "settled_before": datetime.now(UTC) - timedelta(seconds=source.settle_s),
+        # Where nothing has to settle, clocks that disagree must not make anything wait.
+        "settled_before": now - timedelta(seconds=source.settle_s) if source.settle_s else "infinity",
         "passing": list(PASSING_REJECT_CLASSES),
         "core_version": CORE_VERSION,
         "start": interval[0] if interval else None,
@@ -153,10 +172,34 @@ def _common_values(
     }
 
 
-def has_work(connection: Connection, client: "S3Client", source: Source, profile_ids: Sequence[int]) -> bool:
-    """Tell whether the source holds a settled object without a final outcome. Stops at the first page that has one."""
+def has_work(
+    connection: Connection,
+    client: "S3Client",
+    source: Source,
+    profile_ids: Sequence[int],
+    *,
+    prefixes: Sequence[str] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Tell whether the source holds a settled object without a final outcome. Stops at the first page that has one.
+
+    Parameters
+    ----------
+    prefixes
+        Look only there, instead of at the whole source.
+    stop
+        Asked after each page; True ends the looking, without a finding.
+    """
     common = _common_values(source, profile_ids, None, force=False)
-    return any(fetch_row(connection, _IS_WORK, page.values)[0] for page in _pages(client, source, common, None))
+    for prefix in [source.root] if prefixes is None else prefixes:
+        for page in _pages(client, source, prefix, common, None):
+            if fetch_row(connection, _IS_WORK, page.values)[0]:
+                return True
+            # No snapshot is held over the minutes that a listing may take.
+            connection.rollback()
+            if stop():
+                return False
+    return False
 
 
 def scan(
@@ -167,6 +210,8 @@ def scan(
     *,
     interval: Interval | None,
     force: bool,
+    is_dry: bool = False,
+    on_page: Callable[[int], None] = lambda _: None,
 ) -> Counts:
     """Walk the listing, note new objects and tombstones, and leave what needs work in the temporary table `candidates`.
 
@@ -176,6 +221,10 @@ def scan(
         Consider only objects whose `partition_at` lies in it.
     force
         What has a final outcome needs work too.
+    is_dry
+        Only look: the ledger is read and not written.
+    on_page
+        Called after each page with the number of keys listed so far.
 
     Returns
     -------
@@ -183,19 +232,24 @@ def scan(
     """
     common = _common_values(source, profile_ids, interval, force=force)
     started = datetime.now(UTC)
-    connection.execute(_CREATE_SCRATCH)
-    listed = ignored = 0
-    for page in _pages(client, source, common, interval):
-        connection.execute(_SEE, page.values)
-        connection.execute(
-            "INSERT INTO listed_keys SELECT unnest(%(listed_keys)s::text[]) ON CONFLICT DO NOTHING", page.values
-        )
+    connection.execute(CREATE_SCRATCH)
+    listed = ignored = n_keys = 0
+    for page in _pages(client, source, source.root, common, interval):
+        if not is_dry:
+            connection.execute(_SEE, page.values)
+            connection.execute(
+                "INSERT INTO listed_keys SELECT unnest(%(listed_keys)s::text[]) ON CONFLICT DO NOTHING", page.values
+            )
         connection.execute(_ADD_CANDIDATES, page.values)
         listed += fetch_row(connection, _COUNT_LISTED, page.values)[0] + page.n_ignored
         ignored += page.n_ignored
         # Page by page, so that two planners of overlapping prefixes never wait long for each other.
         connection.commit()
-    connection.execute(_TOMBSTONE, common | {"started": started})
+        n_keys += page.n_keys
+        on_page(n_keys)
+    gone = common | {"started": started}
+    if not is_dry:
+        connection.execute(f"UPDATE spectralize.objects SET tombstoned_at = clock_timestamp() WHERE {_GONE}", gone)
     n_candidates, n_unsettled = fetch_row(connection, _COUNT_CANDIDATES)
     connection.commit()
     return Counts(
