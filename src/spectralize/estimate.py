@@ -54,7 +54,7 @@ WITH newest AS (
     FROM spectralize.batch_objects AS b JOIN newest USING (batch_id)
     WHERE b.outcome IN ('loaded', 'partial') GROUP BY 1, 2
 ), by_batch AS (
-    SELECT batch_id, sum(work_s) AS work_s, sum(r.decoded_duration_s) AS audio_s, count(*) AS n_objects
+    SELECT work.batch_id, sum(work_s) AS work_s, sum(r.decoded_duration_s) AS audio_s, count(*) AS n_objects
     FROM work JOIN spectralize.recordings AS r USING (object_id) GROUP BY 1
 )
 SELECT coalesce(sum(work_s), 0)::float, coalesce(sum(audio_s), 0)::float, coalesce(sum(n_objects), 0)::bigint,

@@ -40,7 +40,7 @@ WHERE o.bucket = %(bucket)s AND starts_with(o.key, %(root)s) AND o.tombstoned_at
       WHERE b.batch_id = %(batch_id)s AND b.object_id = o.object_id AND b.profile_id = wanted.profile_id))
   AND (%(outcomes)s::text[] IS NULL OR line.outcome = ANY (%(outcomes)s))
   AND (%(reject_class)s::text IS NULL OR line.reason_class = %(reject_class)s)
-  AND (%(older_than)s::integer[] IS NULL OR %(older_than)s > string_to_array(coalesce(
+  AND (%(older_than)s::integer[] IS NULL OR %(older_than)s::integer[] > string_to_array(coalesce(
       (SELECT s.core_version FROM spectralize.spectrograms AS s
        WHERE s.object_id = o.object_id AND s.profile_id = wanted.profile_id ORDER BY s.batch_id DESC LIMIT 1),
       (SELECT b.core_version FROM spectralize.batches AS b WHERE b.batch_id = line.batch_id)), '.')::integer[])

@@ -71,7 +71,8 @@ TRUNCATE listed_keys, candidates;
 #: The first objects of a batch: what was never computed, by age, and then what was computed longest ago.
 FIRST = """
 SELECT key, object_id, size_bytes, min(computed_in) AS computed_in FROM candidates WHERE is_settled
-GROUP BY key, object_id, size_bytes, last_modified ORDER BY min(computed_in), last_modified, object_id LIMIT %(max_objects)s
+GROUP BY key, object_id, size_bytes, last_modified ORDER BY min(computed_in), last_modified, object_id, key
+LIMIT %(max_objects)s
 """
 
 #: The page beside what the ledger has of it: nothing, for an object that it has not seen yet.
