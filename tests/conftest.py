@@ -1,7 +1,8 @@
 """Real servers, once per session: SeaweedFS and TimescaleDB, and for those tests that ask for it, Airflow.
 
 They run in a stack of their own, on free ports, beside whatever stack the developer has up. A test module gets a database
-of its own, a test a bucket of its own.
+of its own, a test a bucket of its own. `make test` has several workers; each is a session, with a stack of its own, and a
+file is one worker's.
 """
 
 import os
@@ -23,6 +24,26 @@ from spectralize.migrations import migrate
 from spectralize.s3 import open_s3
 from spectralize.sources import Source
 from tests.store import Store
+
+#: The files that take longest. What waits for Airflow and Spark leaves the processor to others, so it goes beside them.
+LONGEST = (
+    "tests/test_flow.py",
+    "tests/spark_jobs/test_mel_spectrogram.py",
+    "tests/spectralize/test_formats.py",
+    "tests/local/test_stack.py",
+    "tests/spectralize/test_planner.py",
+    "tests/spectralize/test_worker.py",
+    "tests/spectralize/test_isolate.py",
+    "tests/spectralize/test_fuzz.py",
+    "tests/spectralize/test_decode.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have workers begin with what is long: begun last, it would run while the other worker has nothing left to do."""
+    if hasattr(config, "workerinput"):
+        rank = {config.rootpath / name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: rank.get(item.path, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
