@@ -7,6 +7,8 @@ file is one worker's.
 
 import os
 import re
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from local.paths import REPO
 from local.postgres import SUPERUSER
 from local.stack import Stack
 from local.state import State
@@ -38,6 +41,9 @@ LONGEST = (
     "tests/spectralize/test_decode.py",
 )
 
+#: What a process of its own does at the end of a session.
+CLEAN = "import sys; from local.stack import Stack; Stack(name=sys.argv[1]).clean()"
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Have workers begin with what is long: begun last, it would run while the other worker has nothing left to do."""
@@ -54,7 +60,9 @@ def stack() -> Iterator[Stack]:
         stack.up(only=["s3", "timescale"])
         yield stack
     finally:
-        stack.clean()
+        # Apart from us: an interrupted worker is given seconds to end, and Airflow takes longer.
+        cleaning = subprocess.Popen([sys.executable, "-c", CLEAN, stack.layout.name], cwd=REPO, start_new_session=True)
+        assert cleaning.wait() == 0
 
 
 @pytest.fixture(scope="session", autouse=True)
