@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Each worker starts servers of its own.
+WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down seed status password test test-slow bench lint format lock clean
@@ -33,8 +35,8 @@ status: $(INSTALLED)  ## Show the services of the stack and their addresses
 password: $(INSTALLED)  ## Print the password of the Airflow user
 	@$(BIN)/python -m local password
 
-test: $(INSTALLED)  ## Run the tests against real servers
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(INSTALLED)  ## Run the tests against real servers (ARGS="-k word": some of them, in one process)
+	@$(BIN)/python -m pytest -m "not slow" $(or $(ARGS),$(WORKERS))
 
 test-slow: $(INSTALLED)  ## Run the longer scenarios
 	@$(BIN)/python -m pytest -m slow $(ARGS)

@@ -1,11 +1,14 @@
 """Real servers, once per session: SeaweedFS and TimescaleDB, and for those tests that ask for it, Airflow.
 
 They run in a stack of their own, on free ports, beside whatever stack the developer has up. A test module gets a database
-of its own, a test a bucket of its own.
+of its own, a test a bucket of its own. `make test` has several workers; each is a session, with a stack of its own, and a
+file is one worker's.
 """
 
 import os
 import re
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +29,40 @@ from spectralize.migrations import migrate
 from spectralize.s3 import open_s3
 from spectralize.sources import Source
 from tests.store import Store
+
+#: The files that take longest. What waits for Airflow and Spark leaves the processor to others, so it goes beside them.
+LONGEST = (
+    "tests/test_flow.py",
+    "tests/test_operation.py",
+    "tests/spark_jobs/test_mel_spectrogram.py",
+    "tests/spectralize/test_formats.py",
+    "tests/local/test_stack.py",
+    "tests/spectralize/test_planner.py",
+    "tests/spectralize/test_worker.py",
+    "tests/spectralize/test_isolate.py",
+    "tests/spectralize/test_fuzz.py",
+    "tests/spectralize/test_decode.py",
+)
+
+#: The files whose tests need Airflow.
+AIRFLOW = ("test_flow.py", "test_operation.py")
+
+#: What a process of its own does at the end of a session.
+CLEAN = "import sys; from local.stack import Stack; Stack(name=sys.argv[1]).clean()"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have workers begin with what is long: begun last, it would run while the other worker has nothing left to do.
+
+    A file stays with one worker, and so do all files that need Airflow: it takes half a minute to start.
+    """
+    if hasattr(config, "workerinput"):
+        rank = {config.rootpath / name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: rank.get(item.path, len(LONGEST)))
+        for item in items:
+            needs_airflow = item.path.parent == config.rootpath / "tests" and item.path.name in AIRFLOW
+            item.add_marker(pytest.mark.xdist_group("airflow" if needs_airflow else item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +107,9 @@ def stack(configuration: Path) -> Iterator[Stack]:
             stack.up(only=["s3", "timescale"])
         yield stack
     finally:
-        stack.clean()
+        # Apart from us: an interrupted worker is given seconds to end, and Airflow takes longer.
+        cleaning = subprocess.Popen([sys.executable, "-c", CLEAN, stack.layout.name], cwd=REPO, start_new_session=True)
+        assert cleaning.wait() == 0
 
 
 @pytest.fixture(scope="session")
