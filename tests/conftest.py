@@ -194,6 +194,7 @@ def store(dsn: str, aws: None) -> Iterator[Store]:
     # Every bucket holds on to volumes of its own, and there are only as many as fit the disk.
     for name in (bucket, f"{bucket}-manifests"):
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
-            for item in page.get("Contents", []):
-                client.delete_object(Bucket=name, Key=item["Key"])
+            if found := page.get("Contents"):
+                objects = [{"Key": item["Key"]} for item in found]
+                client.delete_objects(Bucket=name, Delete={"Objects": objects, "Quiet": True})
         client.delete_bucket(Bucket=name)

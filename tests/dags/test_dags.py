@@ -29,15 +29,16 @@ print("RESULT " + json.dumps({
     "dags": {
         dag_id: {
             "tasks": sorted(dag.task_ids), "doc": dag.doc_md or "", "tags": sorted(dag.tags), "catchup": dag.catchup,
+            "schedule": type(dag.timetable).__name__,
             "params": {name: [dag.params.get_param(name).description, dag.params.get_param(name).schema]
                        for name in dag.params},
+            "pools": {task.task_id: task.pool for task in dag.tasks if task.pool != "default_pool"},
             "owners": sorted({task.owner for task in dag.tasks}),
         }
         for dag_id, dag in bag.dags.items()
     },
     "edges": sorted([task.task_id, down] for task in ingest.tasks for down in task.downstream_task_ids) if ingest else [],
     "deterministic": json.dumps(first, sort_keys=True, default=str) == json.dumps(second, sort_keys=True, default=str),
-    "warnings": [str(line) for lines in bag.captured_warnings.values() for line in lines],
     "heavy": sorted({"librosa", "numba", "pyspark", "av", "scipy", "soxr", "psycopg", "numpy"} & set(sys.modules)),
 }))
 """
@@ -73,7 +74,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_exactly_these_dags_load_without_errors(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert sorted(parsed["dags"]) == ["ingest_audio", "migrate_timescale"]
+    assert sorted(parsed["dags"]) == ["ingest_audio", "maintain_timescale", "migrate_timescale", "reprocess_audio"]
 
 
 def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
@@ -89,18 +90,26 @@ def test_each_dag_has_a_manual_an_owner_and_known_tags(parsed: dict[str, Any]) -
     for dag_id, dag in parsed["dags"].items():
         for part in ("**What.**", "**When.**", "**On failure"):
             assert part in dag["doc"], (dag_id, part)
-        assert set(dag["tags"]) <= {"ingest", "audio", "maintenance", "schema"}
+        assert set(dag["tags"]) <= {"ingest", "audio", "maintenance", "schema", "reprocess"}
         assert dag["tags"]
         assert dag["owners"] == ["spectralize"]
         assert dag["catchup"] is False
 
 
 def test_each_param_has_a_description_and_a_type(parsed: dict[str, Any]) -> None:
-    params = parsed["dags"]["ingest_audio"]["params"]
-    assert sorted(params) == ["force", "max_objects"]
-    for description, schema in params.values():
-        assert description.endswith(".")
-        assert schema["type"]
+    assert sorted(parsed["dags"]["ingest_audio"]["params"]) == ["force", "max_objects", "nothing_new", "wait_s"]
+    for dag_id, dag in parsed["dags"].items():
+        for name, (description, schema) in dag["params"].items():
+            assert description.endswith("."), (dag_id, name)
+            assert schema["type"], (dag_id, name)
+    reprocess = parsed["dags"]["reprocess_audio"]["params"]
+    assert reprocess["source"][1]["enum"] == ["audio"]
+    assert "mel128_22k" in reprocess["profile"][1]["enum"]
+
+
+def test_spark_jobs_are_bounded_by_a_pool(parsed: dict[str, Any]) -> None:
+    for dag_id in ("ingest_audio", "reprocess_audio"):
+        assert parsed["dags"][dag_id]["pools"] == {"mel_spectrogram": "spark_jobs"}
 
 
 def test_the_steps_of_an_ingest_run(parsed: dict[str, Any]) -> None:
@@ -120,10 +129,27 @@ def test_a_bad_source_leaves_the_good_ones_their_dags(tmp_path: Path) -> None:
         "manifests = 's3://work/manifests'\n"
         "[sources.birds]\nbucket = 'birds'\nprofiles = ['mel128_22k']\n"
         "[sources.bats]\nbucket = 'bats'\nprofiles = ['nope']\n"
+        "[sources.swifts]\nbucket = 'swifts'\nprofiles = ['mel128_22k']\nschedule = '0 25 * * *'\n"
+        "[sources.shelf]\nbucket = 'work'\nprofiles = ['mel128_22k']\n"
+        "[sources.owls]\nbucket = 'owls'\nprofiles = ['mel128_22k']\nevents_queue = 'http://127.0.0.1:9/1/owls'\n"
     )
     found = parse(REPOSITORY / "dags", tmp_path, SPECTRALIZE_CONFIG=str(tmp_path / "config"))
-    assert sorted(found["dags"]) == ["ingest_birds", "migrate_timescale"]
-    assert "source 'bats': profiles: 'nope' is not in mel_profiles.toml" in " ".join(found["warnings"])
+    assert sorted(found["dags"]) == [
+        "ingest_birds",
+        "ingest_owls",
+        "maintain_timescale",
+        "migrate_timescale",
+        "reprocess_audio",
+    ]
+    assert found["dags"]["reprocess_audio"]["params"]["source"][1]["enum"] == ["birds", "owls"]
+    [(file, error)] = found["errors"].items()
+    assert file.endswith("check_sources.py")
+    lines = error.splitlines()
+    assert any("source 'bats': profiles: 'nope' is not in mel_profiles.toml" in line for line in lines)
+    assert any("source 'swifts': schedule = '0 25 * * *': must be five fields of cron" in line for line in lines)
+    assert any("source 'shelf': it lists s3://work/, where manifests" in line for line in lines)
+    assert found["deterministic"]
+    assert found["dags"]["ingest_owls"]["schedule"] == "AssetOrTimeSchedule"
 
 
 def test_plugins_are_flat_and_prefixed() -> None:

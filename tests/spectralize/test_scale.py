@@ -107,13 +107,12 @@ class Counted:
 def final(store: Store, batch_id: int) -> None:
     """Give every listed object a final outcome, in a batch of its own that only a test can have."""
     store.rows(
-        "WITH line AS (INSERT INTO spectralize.batch_objects (batch_id, object_id, profile_id, generation, outcome, reason_class, "
-        "reason) SELECT %s, object_id, (SELECT profile_id FROM spectralize.profiles), 0, 'rejected', 'not_audio', 'a test' "
-        "FROM spectralize.objects WHERE bucket = %s ON CONFLICT (batch_id, object_id, profile_id) DO UPDATE SET "
-        "outcome = excluded.outcome, reason_class = excluded.reason_class, reason = excluded.reason RETURNING 1) "
+        "WITH line AS (INSERT INTO spectralize.batch_objects (batch_id, object_id, profile_id, generation, outcome, "
+        "reason_class, reason) SELECT %s, object_id, (SELECT profile_id FROM spectralize.profiles), 0, 'rejected', "
+        "'not_audio', 'a test' FROM spectralize.objects WHERE bucket = %s ON CONFLICT (batch_id, object_id, profile_id) "
+        "DO UPDATE SET outcome = excluded.outcome, reason_class = excluded.reason_class, reason = excluded.reason RETURNING 1) "
         "SELECT count(*) FROM line", batch_id, store.source.bucket,
     )  # fmt: skip
-    store.rows("SELECT 1")
     for table in ("objects", "batch_objects"):
         store.connection.execute(f"ANALYZE spectralize.{table}")
     store.connection.commit()
