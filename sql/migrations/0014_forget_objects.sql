@@ -27,5 +27,5 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER refuse_forgotten BEFORE INSERT OR UPDATE ON spectralize.recordings
+CREATE TRIGGER refuse_forgotten BEFORE INSERT ON spectralize.recordings
     FOR EACH ROW EXECUTE FUNCTION spectralize.refuse_forgotten();
