@@ -141,6 +141,7 @@ def remove_superseded(connection: Connection, *, grace: timedelta, dry_run: bool
     n_rows = 0
     for group in _groups(found):
         with connection.transaction():
+            lock_expiry(connection)
             lock_spectrograms(connection, [item.spectrogram_id for item in group])
             # Judged anew: another one may have become current, or been put in a snapshot, since the list was made.
             still = _find_superseded(connection, grace, [item.spectrogram_id for item in group])
@@ -171,9 +172,13 @@ def _summarise(found: Sequence[Doomed], *, is_dry_run: bool, n_rows: int) -> Rem
     return Removal(is_dry_run, len(found), n_rows, hours, tuple(item.name for item in found[:N_EXAMPLES]))
 
 
-def lock_spectrograms(connection: Connection, ids: Sequence[int]) -> None:
-    """Let no other transaction expire anything, nor put these in a snapshot, until this one ends."""
+def lock_expiry(connection: Connection) -> None:
+    """Let no other transaction expire anything until this one ends. The first lock that one takes, so that none deadlock."""
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
+def lock_spectrograms(connection: Connection, ids: Sequence[int]) -> None:
+    """Let no other transaction put these in a snapshot until this one ends."""
     connection.execute(
         "SELECT FROM spectralize.spectrograms WHERE spectrogram_id = ANY (%s) ORDER BY spectrogram_id FOR UPDATE",
         (list(ids),),

@@ -10,7 +10,14 @@ from psycopg import sql
 
 from spectralize.database import fetch_row
 from spectralize.errors import ConfigError, LedgerError, ServiceError, as_one_line
-from spectralize.expiry import N_EXAMPLES, delete_rows_between, lock_spectrograms, locks_given_up, mark_expired
+from spectralize.expiry import (
+    N_EXAMPLES,
+    delete_rows_between,
+    lock_expiry,
+    lock_spectrograms,
+    locks_given_up,
+    mark_expired,
+)
 from spectralize.tables import SCHEMA, TIME_COLUMNS
 
 Connection = psycopg.Connection[Any]
@@ -202,7 +209,9 @@ def drop_expired_chunks(
 def _judge(connection: Connection, values: dict[str, object]) -> _Verdict:
     # A plan made before loads and drops would not know the sizes; it runs once a week.
     rows = connection.execute(_VERDICT, values, prepare=False).fetchall()
-    chunks = [(row[5], _Chunk(row[0], row[1], row[2], row[3], row[4], tuple(row[6]))) for row in rows if row[0] is not None]
+    chunks = [
+        (row[5], _Chunk(row[0], row[1], row[2], row[3], row[4], tuple(row[6]))) for row in rows if row[0] is not None
+    ]
     ids = {row[1]: row[6] for row in rows if row[0] is None}
     return _Verdict(
         dropped=tuple(chunk for is_doomed, chunk in chunks if is_doomed),
@@ -214,6 +223,7 @@ def _judge(connection: Connection, values: dict[str, object]) -> _Verdict:
 
 def _carry_out(connection: Connection, verdict: _Verdict, values: dict[str, object]) -> Retention:
     connection.execute("SELECT set_config('lock_timeout', %s, true)", (str(_LOCK_TIMEOUT_MS),))
+    lock_expiry(connection)
     lock_spectrograms(connection, verdict.leaving)
     # Before the chunks are locked, so that these are held for the least time.
     n_trimmed_rows = sum(
