@@ -25,10 +25,12 @@ Connection = psycopg.Connection[Any]
 #: [start, end) of a backfill's data interval.
 Interval = tuple[datetime, datetime]
 
-#: A planned pair needs no work if it has a spectrogram, or was rejected for good by this version of the core.
+#: A planned pair needs no work if it has a spectrogram, or had one until its retention ran out, or was rejected for good by
+#: this version of the core. One that was removed as superseded is wanted again if its content returns under the key.
 _IS_FINAL = """(
     EXISTS (SELECT FROM spectralize.spectrograms AS s
-            WHERE s.object_id = o.object_id AND s.profile_id = wanted.profile_id)
+            WHERE s.object_id = o.object_id AND s.profile_id = wanted.profile_id
+              AND s.expired_because IS DISTINCT FROM 'superseded')
     OR EXISTS (SELECT FROM spectralize.batch_objects AS r JOIN spectralize.batches AS b USING (batch_id)
                WHERE r.object_id = o.object_id AND r.profile_id = wanted.profile_id AND r.outcome = 'rejected'
                  AND r.reason_class <> ALL (%(passing)s) AND b.core_version = %(core_version)s)
@@ -102,18 +104,28 @@ SELECT EXISTS (
 """
 
 
+#: Keys of forgotten recordings: nothing is loaded under them again, whatever their bytes.
+_FORGOTTEN = """
+SELECT key FROM spectralize.objects WHERE bucket = %s AND key = ANY (%s) AND forgotten_at IS NOT NULL
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """One page of the listing: what the globs select, as the columns of one query, and how many they do not."""
+    """One page of the listing: what is wanted, as the columns of one query, and how many objects are not."""
 
     values: dict[str, object]
     n_ignored: int
 
 
-def _pages(client: "S3Client", source: Source, common: dict[str, object], interval: Interval | None) -> Iterator[_Page]:
+def _pages(
+    connection: Connection, client: "S3Client", source: Source, common: dict[str, object], interval: Interval | None
+) -> Iterator[_Page]:
     for listed in list_pages(client, source):
-        wanted = [item for item in listed if is_wanted(item.key, source)]
-        ignored = [item for item in listed if not is_wanted(item.key, source)]
+        selected = [item for item in listed if is_wanted(item.key, source)]
+        forgotten = {row[0] for row in connection.execute(_FORGOTTEN, (source.bucket, [item.key for item in selected]))}
+        wanted = [item for item in selected if item.key not in forgotten]
+        ignored = [item for item in listed if item.key in forgotten or not is_wanted(item.key, source)]
         if interval:
             ignored = [
                 item
@@ -156,7 +168,9 @@ def _common_values(
 def has_work(connection: Connection, client: "S3Client", source: Source, profile_ids: Sequence[int]) -> bool:
     """Tell whether the source holds a settled object without a final outcome. Stops at the first page that has one."""
     common = _common_values(source, profile_ids, None, force=False)
-    return any(fetch_row(connection, _IS_WORK, page.values)[0] for page in _pages(client, source, common, None))
+    return any(
+        fetch_row(connection, _IS_WORK, page.values)[0] for page in _pages(connection, client, source, common, None)
+    )
 
 
 def scan(
@@ -185,7 +199,7 @@ def scan(
     started = datetime.now(UTC)
     connection.execute(_CREATE_SCRATCH)
     listed = ignored = 0
-    for page in _pages(client, source, common, interval):
+    for page in _pages(connection, client, source, common, interval):
         connection.execute(_SEE, page.values)
         connection.execute(
             "INSERT INTO listed_keys SELECT unnest(%(listed_keys)s::text[]) ON CONFLICT DO NOTHING", page.values
