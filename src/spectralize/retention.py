@@ -1,12 +1,11 @@
 """Retention: whole chunks are dropped once nothing in them has to be kept, and the spectrograms in them expire."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from spectralize.database import fetch_row
 from spectralize.errors import ConfigError, LedgerError, ServiceError, as_one_line
@@ -22,16 +21,15 @@ from spectralize.tables import SCHEMA, TIME_COLUMNS
 
 Connection = psycopg.Connection[Any]
 
-#: Longest wait, in milliseconds, for one chunk and for all of them: behind a lock that waits, readers and loaders wait too.
+#: Longest wait, in milliseconds, for a chunk that is in use: behind a lock that waits, readers and loaders wait too.
 _LOCK_TIMEOUT_MS = 5_000
-_ALL_LOCKS_TIMEOUT_MS = 15_000
 
 #: How often the verdict may be overtaken by loads before retention leaves it for another day.
 _ATTEMPTS = 3
 
-#: Chunks that hold something, and the spectrograms that leave them. Spans end with the last row rather than the last
-#: sample, so that a chunk in which nothing lies is not taken for one that is needed.
-_VERDICT = """
+#: Where the rows of each spectrogram lie, table by table, and whether it may go. Spans end with the last row rather than
+#: the last sample, so that a chunk in which nothing lies is not taken for one that is needed.
+_SPANS = """
 WITH rule AS (
     SELECT * FROM unnest(%(sources)s::text[], %(keeps)s::interval[]) AS rule (source, keep)
 ), computed AS (
@@ -55,7 +53,14 @@ WITH rule AS (
         ('mel_seconds', c.n_seconds, (c.n_seconds - 1) * 1000000::bigint)
     ) AS part (name, n_rows, last_us)
     WHERE part.n_rows > 0
-), kept AS (
+)
+"""
+
+#: Chunks that hold something and the spectrograms that leave them.
+_VERDICT = (
+    _SPANS
+    + """
+, kept AS (
     SELECT name, range_agg(span) AS spans FROM spans WHERE is_living AND NOT is_expirable GROUP BY name
 ), used AS (
     SELECT name, range_agg(span) AS spans FROM spans GROUP BY name
@@ -91,6 +96,24 @@ SELECT NULL, 'waiting', NULL, NULL, NULL, NULL,
        ARRAY(SELECT spectrogram_id FROM computed WHERE is_living AND is_expirable EXCEPT SELECT spectrogram_id FROM leaving)
 ORDER BY range_start, name
 """
+)
+
+#: Asked once the chunks are gone, and nobody else can write into them.
+_WERE_NEEDED = (
+    _SPANS
+    + """
+, dropped AS (
+    SELECT name, range_agg(tstzrange(range_start, range_end)) AS spans
+    FROM unnest(%(tables)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS chunk (name, range_start, range_end)
+    GROUP BY name
+)
+SELECT EXISTS (
+    SELECT FROM spans JOIN dropped USING (name)
+    WHERE spans.is_living AND spans.span && dropped.spans
+      AND (NOT spans.is_expirable OR spans.spectrogram_id <> ALL (%(leaving)s::integer[]))
+)
+"""
+)
 
 _DROP = "SELECT count(*) FROM drop_chunks(%s::regclass, older_than => %s::timestamptz, newer_than => %s::timestamptz)"
 
@@ -229,24 +252,33 @@ def _carry_out(connection: Connection, verdict: _Verdict, values: dict[str, obje
     n_trimmed_rows = sum(
         delete_rows_between(connection, chunk.table, chunk.leaving, chunk.start, chunk.end) for chunk in verdict.trimmed
     )
-    _lock_chunks(connection, verdict.dropped)
-    # A load that was under way has committed or not even begun to write: what it changed shows now, and only now.
-    if _judge(connection, values) != verdict:
-        raise _OvertakenError
     done = _report(connection, verdict, is_dry_run=False, n_trimmed_rows=n_trimmed_rows)
-    mark_expired(connection, verdict.leaving, "retention")
     for chunk in verdict.dropped:
-        n_dropped = fetch_row(connection, _DROP, (f"{SCHEMA}.{chunk.table}", chunk.end, chunk.start))[0]
-        if n_dropped != 1:
-            raise LedgerError(f"chunk {chunk.name} of {chunk.table}: {n_dropped} chunks were dropped in its place")
+        _drop(connection, chunk)
+    if _were_needed(connection, verdict, values):
+        raise _OvertakenError
+    mark_expired(connection, verdict.leaving, "retention")
     return done
 
 
-def _lock_chunks(connection: Connection, chunks: Sequence[_Chunk]) -> None:
-    connection.execute("SELECT set_config('statement_timeout', %s, true)", (str(_ALL_LOCKS_TIMEOUT_MS),))
-    names = sql.SQL(", ").join(sql.Identifier(chunk.schema, chunk.name) for chunk in chunks)
-    connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(names))
-    connection.execute("SELECT set_config('statement_timeout', '0', true)")
+def _drop(connection: Connection, chunk: _Chunk) -> None:
+    # Waits for loads into the chunk, readers of it, and then keeps them out until the transaction ends. Dropping first and
+    # judging then gives the same as the other way round, for a transaction that is given up brings all of it back; but to
+    # lock the chunk first, and the catalogue's rows about it by dropping, is the reverse of what a load does: a deadlock.
+    n_dropped = fetch_row(connection, _DROP, (f"{SCHEMA}.{chunk.table}", chunk.end, chunk.start))[0]
+    if n_dropped > 1:
+        raise LedgerError(f"chunk {chunk.name} of {chunk.table}: {n_dropped} chunks were dropped in its place")
+
+
+def _were_needed(connection: Connection, verdict: _Verdict, values: dict[str, object]) -> bool:
+    """Tell whether a load that was awaited, or a snapshot, needs what was dropped: that shows only now."""
+    chunks = {
+        "tables": [chunk.table for chunk in verdict.dropped],
+        "starts": [chunk.start for chunk in verdict.dropped],
+        "ends": [chunk.end for chunk in verdict.dropped],
+        "leaving": list(verdict.leaving),
+    }
+    return bool(fetch_row(connection, _WERE_NEEDED, values | chunks)[0])
 
 
 _LEAVING = """
