@@ -71,10 +71,10 @@ def find_bucket(connection: Connection, key: str) -> str:
         "SELECT DISTINCT bucket FROM spectralize.objects WHERE key = %s ORDER BY bucket", (key,)
     ).fetchall()
     if not rows:
-        raise LedgerError(f"key {as_one_line(key)!r}: no bucket is known to have held it")
+        raise LedgerError(f"key '{as_one_line(key)}': no bucket is known to have held it")
     if len(rows) > 1:
         raise LedgerError(
-            f"key {as_one_line(key)!r}: is in {', '.join(row[0] for row in rows)}: say which with --bucket"
+            f"key '{as_one_line(key)}': is in {', '.join(row[0] for row in rows)}: say which with --bucket"
         )
     return str(rows[0][0])
 
