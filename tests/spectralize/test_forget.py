@@ -1,22 +1,24 @@
 """Forgetting: nothing of the recording is left, nothing of another is touched, and nothing comes back."""
 
 import json
+import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
+from spectralize import cli, isolate, ledger, loader
 from spectralize import forget as forgetting
-from spectralize import isolate, ledger, loader
 from spectralize.database import connect
 from spectralize.errors import LedgerError
 from spectralize.forget import Place, find_bucket, forget, plan_forget
 from spectralize.maintenance import remove_superseded, report_store
 from spectralize.planner import has_work
-from tests.spectralize.test_cli import call
 from tests.store import CONTENT, Store
 from tests.store import wav as make_wav
 
@@ -307,19 +309,51 @@ def test_the_database_itself_refuses_a_recording_of_a_forgotten_key(store: Store
     assert str(caught.value).startswith(f"object {recording[0]} belongs to a recording that was forgotten")
 
 
-def test_the_command_asks_erases_and_says_what_is_left(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def call(store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """`spectralize forget` in this process, without a terminal."""
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["spectralize", "forget", *arguments, "--dsn", store.dsn])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return Done(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def test_the_command_asks_erases_and_says_what_is_left(
+    store: Store, call: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
     bucket = store.source.bucket
     store.put("a [red].wav", wav(2.0))
     store.put("command.wav", wav(seed=1))
     store.ingest()
-    unsure = call("forget", "a [red].wav", "--bucket", bucket, dsn=store.dsn)
+    unsure = call("a [red].wav", "--bucket", bucket)
     assert unsure.returncode == 2
     assert "add --yes to erase" in unsure.stderr
-    assert call("forget", "command.wav", "--bucket", bucket, "--source", "audio", dsn=store.dsn).returncode == 2
-    unknown = call("forget", "nope.wav", "--yes", dsn=store.dsn)
+    assert call("command.wav", "--bucket", bucket, "--source", "audio").returncode == 2
+    unknown = call("nope.wav", "--yes")
     assert (unknown.returncode, unknown.stderr) == (1, "error: key 'nope.wav': no bucket is known to have held it\n")
+    asked: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdin.isatty", lambda: True)
+        patch.setattr("typer.confirm", lambda text, **_: bool(asked.append(text)))
+        declined = call("a [red].wav")
+    assert (declined.returncode, declined.stderr) == (1, "nothing was erased\n")
+    what = f"s3://{bucket}/a [red].wav: 0.00 h, 1 spectrograms with 87 Mel frames, 1 recordings"
+    assert asked == [f"Erase {what}, for good?"]
     assert traces(store, "a [red].wav")[0] == 1
-    done = call("forget", "a [red].wav", "--yes", dsn=store.dsn)
+    done = call("a [red].wav", "--yes")
     where = f"s3://{bucket}/a [red].wav"
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
@@ -327,20 +361,20 @@ def test_the_command_asks_erases_and_says_what_is_left(store: Store, monkeypatch
         f"{where}: still in S3: --delete-object deletes it\n"
     )
     assert traces(store, "a [red].wav") == NOTHING
-    again = json.loads(call("forget", "a [red].wav", "--delete-object", "--yes", "--json", dsn=store.dsn).stdout)
+    again = json.loads(call("a [red].wav", "--delete-object", "--yes", "--json").stdout)
     assert (again["is_forgotten"], again["s3"]) == (True, {where: "deleted from S3, 1 versions"})
-    last = call("forget", "a [red].wav", dsn=store.dsn)
+    last = call("a [red].wav")
     assert (last.returncode, last.stdout.splitlines()[1]) == (0, f"{where}: not in S3")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    away = call("forget", "command.wav", "--yes", dsn=store.dsn)
+    away = call("command.wav", "--yes")
     assert away.returncode == 0
     assert f"s3://{bucket}/command.wav: may still be in S3, which was not read: S3: " in away.stdout
     monkeypatch.undo()
     assert store.breaches() == {}
 
 
-def test_every_version_of_the_object_is_deleted(store: Store) -> None:
+def test_every_version_of_the_object_is_deleted(store: Store, call: Callable[..., Done]) -> None:
     bucket, client = store.source.bucket, store.client
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     for seed in range(2):
@@ -348,9 +382,9 @@ def test_every_version_of_the_object_is_deleted(store: Store) -> None:
     store.put("versions.wav.txt", b"another key with the same beginning")
     store.ingest()
     store.delete("versions.wav")
-    shown = call("forget", "versions.wav", "--yes", dsn=store.dsn).stdout.splitlines()[1]
+    shown = call("versions.wav", "--yes").stdout.splitlines()[1]
     assert shown == f"s3://{bucket}/versions.wav: still in S3: --delete-object deletes it"
-    done = call("forget", "versions.wav", "--yes", "--delete-object", dsn=store.dsn)
+    done = call("versions.wav", "--yes", "--delete-object")
     assert done.stdout.splitlines()[1] == f"s3://{bucket}/versions.wav: deleted from S3, 3 versions", done.stderr
     listed = client.list_object_versions(Bucket=bucket)
     assert {item["Key"] for item in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]} == {
