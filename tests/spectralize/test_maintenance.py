@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from local.stack import Stack
-from spectralize import ledger, retention
+from spectralize import expiry, ledger, retention
 from spectralize.database import connect
 from spectralize.errors import ConfigError, ServiceError
 from spectralize.maintenance import (
@@ -55,13 +55,12 @@ def content(store: Store) -> list[tuple[Any, ...]]:
     return store.rows(CONTENT, store.source.bucket)
 
 
-def pin(store: Store, key: str, *, newest: bool = False) -> None:
-    order = "DESC" if newest else "ASC"
+def pin(store: Store, key: str) -> None:
     store.rows(
         "WITH snapshot AS (INSERT INTO spectralize.snapshots (name) VALUES (gen_random_uuid()::text) RETURNING snapshot_id) "
         "INSERT INTO spectralize.snapshot_spectrograms SELECT snapshot_id, spectrogram_id FROM snapshot, "
         "(SELECT spectrogram_id FROM spectralize.spectrograms JOIN spectralize.objects USING (object_id) "
-        f" WHERE bucket = %s AND key = %s AND status <> 'expired' ORDER BY spectrogram_id {order} LIMIT 1) AS oldest "
+        " WHERE bucket = %s AND key = %s AND status <> 'expired' ORDER BY spectrogram_id LIMIT 1) AS oldest "
         "RETURNING 1",
         store.source.bucket, key,
     )  # fmt: skip
@@ -183,6 +182,24 @@ def test_what_is_in_a_snapshot_stays(tidy: Store) -> None:
             "max(spectrogram_id) FROM spectralize.spectrograms WHERE status = 'expired' RETURNING 1"
         )
     store.connection.rollback()
+    assert store.breaches() == {}
+
+
+def test_a_snapshot_taken_meanwhile_is_honoured(tidy: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tidy
+    store.put("a.wav", wav())
+    store.ingest()
+    store.ingest(force=True)
+    real = expiry.lock_expiry
+
+    def take_snapshot(connection: psycopg.Connection[Any]) -> None:
+        with connect(store.dsn) as other:
+            pin(replace(store, connection=other), "a.wav")
+        real(connection)
+
+    monkeypatch.setattr(expiry, "lock_expiry", take_snapshot)
+    assert remove_superseded(store.connection, grace=NOW).n_spectrograms == 0
+    assert statuses(store) == {"a.wav": [("complete", None)] * 2}
     assert store.breaches() == {}
 
 
