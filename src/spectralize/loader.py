@@ -20,14 +20,19 @@ from spectralize.extract import Extraction, library_versions
 from spectralize.features import FeatureSummary
 from spectralize.isolate import Done, Event, Part, Refused
 from spectralize.ledger import OutcomeLine
-from spectralize.tables import TAG_COLUMNS, Outcome, PlannedObject, PlannedProfile
+from spectralize.tables import (
+    FORGOTTEN_SQLSTATE,
+    REJECT_CLASSES,
+    TAG_COLUMNS,
+    TIME_COLUMNS,
+    Outcome,
+    PlannedObject,
+    PlannedProfile,
+)
 from spectralize.tags import clean_text
 from spectralize.version import CORE_VERSION
 
 Connection = psycopg.Connection[Any]
-
-#: Tables of features by the column that tells their time.
-_TIME_COLUMNS = {"mel_frames": "frame_time", "waveform_frames": "frame_time", "mel_seconds": "second_at"}
 
 #: Longer reasons are cut.
 _MAX_REASON = 1_000
@@ -170,10 +175,18 @@ def load_stream(
 def record_failure(
     connection: Connection, attempt: Attempt, planned: PlannedObject, error: Exception, started_at: datetime
 ) -> list[Outcome]:
-    """Write that an object could not be loaded, and why."""
-    first_line = (str(error).splitlines() or [""])[0]
-    refused = Refused(False, type(error).__name__, first_line or repr(error))
+    """Write that an object could not be loaded, and why: failed, or rejected if it was forgotten meanwhile."""
+    if is_forgotten(error):
+        refused = Refused(True, "forgotten", REJECT_CLASSES["forgotten"])
+    else:
+        first_line = (str(error).splitlines() or [""])[0]
+        refused = Refused(False, type(error).__name__, first_line or repr(error))
     return load_group(connection, attempt, [Result(planned, refused, started_at)])
+
+
+def is_forgotten(error: Exception) -> bool:
+    """Tell whether the database refused a recording because its key was forgotten: no other attempt would change that."""
+    return isinstance(error, psycopg.Error) and error.sqlstate == FORGOTTEN_SQLSTATE
 
 
 def _own_events(first: Part, events: Iterable[tuple[PlannedObject, Event]]) -> Iterator[Event]:
@@ -248,7 +261,7 @@ def _claim_given(
             is_claimed = connection.execute(_CLAIM_GIVEN, values).fetchone() is not None
         if spectrogram_id is not None and not is_claimed:
             # Rejected half-way, or claimed by one who does not take our lock.
-            for table, column in _TIME_COLUMNS.items():
+            for table, column in TIME_COLUMNS.items():
                 connection.execute(
                     f"DELETE FROM spectralize.{table} WHERE spectrogram_id = %s AND {column} >= %s",
                     (spectrogram_id, planned.recorded_at),

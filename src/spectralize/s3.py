@@ -129,3 +129,47 @@ def _judge_refusal(error: ClientError) -> None:
         raise FailedObjectError(
             code, f"S3 refuses to read it: {code}: {error.response['Error'].get('Message', '')}"
         ) from error
+
+
+def find_versions(client: "S3Client", bucket: str, key: str) -> list[str | None]:
+    """Return the versions of a key, delete markers included; [None] for the one object of a bucket without versions.
+
+    Raises
+    ------
+    ServiceError, ConfigError
+        If S3 is away or refuses us.
+    """
+    with s3_errors(f"s3://{bucket}/{as_one_line(key)}"):
+        # A bucket that never had versions says nothing here.
+        if client.get_bucket_versioning(Bucket=bucket).get("Status"):
+            return [
+                item["VersionId"]
+                for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=key)
+                for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+                if item["Key"] == key
+            ]
+        try:
+            client.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if _code(error) in {"NoSuchKey", "404"}:
+                return []
+            raise
+    return [None]
+
+
+def delete_versions(client: "S3Client", bucket: str, key: str) -> int:
+    """Delete a key with all its versions and delete markers, and return how many there were.
+
+    Raises
+    ------
+    ServiceError, ConfigError
+        If S3 is away or refuses us.
+    """
+    versions = find_versions(client, bucket, key)
+    with s3_errors(f"s3://{bucket}/{as_one_line(key)}"):
+        for version in versions:
+            if version is None:
+                client.delete_object(Bucket=bucket, Key=key)
+            else:
+                client.delete_object(Bucket=bucket, Key=key, VersionId=version)
+    return len(versions)

@@ -30,7 +30,7 @@ LEFT JOIN LATERAL (
     WHERE b.object_id = o.object_id AND b.profile_id = wanted.profile_id AND b.outcome IS NOT NULL
     ORDER BY b.batch_id DESC LIMIT 1
 ) AS line ON true
-WHERE o.bucket = %(bucket)s AND starts_with(o.key, %(root)s) AND o.tombstoned_at IS NULL
+WHERE o.bucket = %(bucket)s AND starts_with(o.key, %(root)s) AND o.tombstoned_at IS NULL AND o.forgotten_at IS NULL
   AND NOT EXISTS (SELECT FROM spectralize.objects AS p
                   WHERE p.bucket = o.bucket AND p.key = o.key AND p.listed_since > o.listed_since)
   AND (%(start)s::timestamptz IS NULL OR o.partition_at >= %(start)s)

@@ -28,10 +28,14 @@ REJECT_CLASSES = {
     "vanished": "gone between listing and reading",
     "changed": "overwritten between listing and reading",
     "poison": "failed in as many batches as the source allows",
+    "forgotten": "its recording was forgotten while it was being loaded",
 }
 
 #: Rejected by circumstance: if the same object is listed again, it is planned again.
 PASSING_REJECT_CLASSES = ("vanished", "changed")
+
+#: SQLSTATE with which the database refuses a recording of a forgotten key: see sql/migrations/0014.
+FORGOTTEN_SQLSTATE = "SF001"
 
 #: Failed without having been tried: the job ended first.
 UNFINISHED = "unfinished"
@@ -39,6 +43,9 @@ UNFINISHED = "unfinished"
 #: Failures that say nothing about the object, however often they come: an outage, or a policy that forbids reading,
 #: must not reject a whole corpus for good.
 UNCOUNTED_FAILURES = (UNFINISHED, "AccessDenied", "403")
+
+#: The hypertables by the column that tells their rows' time.
+TIME_COLUMNS = {"mel_frames": "frame_time", "waveform_frames": "frame_time", "mel_seconds": "second_at"}
 
 #: The tag columns of the 2020 original with their SQL types. All are what the file *declares*.
 TAG_COLUMNS = {

@@ -25,7 +25,7 @@ from spectralize.database import connect, is_outage, service_errors
 from spectralize.errors import as_one_line
 from spectralize.estimate import OTHER_BYTES_PER_S, OVERHEAD_S, USUAL_BYTES_PER_S
 from spectralize.isolate import Done, Event, Job, Part, extract_isolated
-from spectralize.loader import Attempt, Result, load_group, load_stream, record_failure
+from spectralize.loader import Attempt, Result, is_forgotten, load_group, load_stream, record_failure
 from spectralize.mel import warm_up
 from spectralize.profiles import MelProfile
 from spectralize.s3 import open_s3
@@ -211,7 +211,7 @@ class _Slice:
 
     def _redo(self, planned: PlannedObject, error: Exception, started_at: datetime) -> None:
         """Do an object that the database refused again, profile by profile, so that one does not cost the others."""
-        if len(planned.profiles) == 1:
+        if len(planned.profiles) == 1 or is_forgotten(error):
             self._fail(planned, error, started_at)
             return
         for profile in planned.profiles:

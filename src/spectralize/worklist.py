@@ -25,10 +25,12 @@ Connection = psycopg.Connection[Any]
 #: [start, end) of a backfill's data interval.
 Interval = tuple[datetime, datetime]
 
-#: A planned pair needs no work if it has a spectrogram, or was rejected for good by this version of the core.
+#: A planned pair needs no work if it has a spectrogram, or had one until its retention ran out, or was rejected for good by
+#: this version of the core. One that was removed as superseded is wanted again if its content returns under the key.
 _IS_FINAL = """(
     EXISTS (SELECT FROM spectralize.spectrograms AS s
-            WHERE s.object_id = o.object_id AND s.profile_id = wanted.profile_id)
+            WHERE s.object_id = o.object_id AND s.profile_id = wanted.profile_id
+              AND s.expired_because IS DISTINCT FROM 'superseded')
     OR EXISTS (SELECT FROM spectralize.batch_objects AS r JOIN spectralize.batches AS b USING (batch_id)
                WHERE r.object_id = o.object_id AND r.profile_id = wanted.profile_id AND r.outcome = 'rejected'
                  AND r.reason_class <> ALL (%(passing)s) AND b.core_version = %(core_version)s)
@@ -117,9 +119,15 @@ SELECT EXISTS (
 """
 
 
+#: Keys of forgotten recordings: nothing is loaded under them again, whatever their bytes.
+_FORGOTTEN = """
+SELECT key FROM spectralize.objects WHERE bucket = %s AND key = ANY (%s) AND forgotten_at IS NOT NULL
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """One page of the listing: what the globs select, as the columns of one query, and how many they do not."""
+    """One page of the listing: what is wanted, as the columns of one query, and how many objects are not."""
 
     values: dict[str, object]
     n_keys: int
@@ -127,11 +135,18 @@ class _Page:
 
 
 def _pages(
-    client: "S3Client", source: Source, prefix: str, common: dict[str, object], interval: Interval | None
+    connection: Connection,
+    client: "S3Client",
+    source: Source,
+    prefix: str,
+    common: dict[str, object],
+    interval: Interval | None,
 ) -> Iterator[_Page]:
     for listed in list_pages(client, source.bucket, prefix):
-        wanted = [item for item in listed if is_wanted(item.key, source)]
-        ignored = [item for item in listed if not is_wanted(item.key, source)]
+        selected = [item for item in listed if is_wanted(item.key, source)]
+        forgotten = {row[0] for row in connection.execute(_FORGOTTEN, (source.bucket, [item.key for item in selected]))}
+        wanted = [item for item in selected if item.key not in forgotten]
+        ignored = [item for item in listed if item.key in forgotten or not is_wanted(item.key, source)]
         if interval:
             ignored = [
                 item
@@ -193,7 +208,7 @@ def has_work(
     """
     common = _common_values(source, profile_ids, None, force=False)
     for prefix in [source.root] if prefixes is None else prefixes:
-        for page in _pages(client, source, prefix, common, None):
+        for page in _pages(connection, client, source, prefix, common, None):
             if fetch_row(connection, _IS_WORK, page.values)[0]:
                 return True
             # No snapshot is held over the minutes that a listing may take.
@@ -235,7 +250,7 @@ def scan(
     started = datetime.now(UTC)
     connection.execute(CREATE_SCRATCH)
     listed = ignored = n_keys = 0
-    for page in _pages(client, source, source.root, common, interval):
+    for page in _pages(connection, client, source, source.root, common, interval):
         if not is_dry:
             connection.execute(_SEE, page.values)
             connection.execute(

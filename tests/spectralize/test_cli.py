@@ -27,9 +27,9 @@ def test_without_a_database_it_says_what_to_set() -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["status", "verify", "migrate"])
+@pytest.mark.parametrize("command", ["status", "verify", "migrate", "forget a.wav"])
 def test_a_database_that_is_away_is_one_line(command: str) -> None:
-    done = call(command, dsn="postgresql://u:topsecret@127.0.0.1:9/d")
+    done = call(*command.split(), dsn="postgresql://u:topsecret@127.0.0.1:9/d")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: database u@127.0.0.1:9/d is unreachable: ")
@@ -47,8 +47,8 @@ def test_a_wrong_call_has_exit_code_2() -> None:
 
 
 def test_an_unmigrated_database_is_said(empty_dsn: str) -> None:
-    for command in ("status", "verify"):
-        done = call(command, dsn=empty_dsn)
+    for command in ("status", "verify", "forget a.wav"):
+        done = call(*command.split(), dsn=empty_dsn)
         assert (done.returncode, done.stderr) == (
             1, "error: the database has no spectralize schema yet: run spectralize migrate\n",
         )  # fmt: skip

@@ -69,6 +69,41 @@ def test_a_failing_migration_leaves_nothing_and_can_be_mended(empty_dsn: str, fo
         migrate(empty_dsn)
 
 
+def test_a_store_that_has_spectrograms_learns_why_they_expired(empty_dsn: str, folder: Path) -> None:
+    for file in folder.iterdir():
+        if file.name > "0012":
+            file.unlink()
+    migrate(empty_dsn, folder=folder)
+    with psycopg.connect(empty_dsn) as connection:
+        connection.execute(
+            """
+            INSERT INTO spectralize.batches (source, dag_id, run_id, try, kind, core_version)
+            VALUES ('s', 'd', 'r', 1, 'manual', '1');
+            INSERT INTO spectralize.profiles (name, fingerprint, parameters) VALUES ('p', 'f', '{}');
+            INSERT INTO spectralize.objects
+                (bucket, key, etag, size_bytes, last_modified, partition_at, partition_origin)
+            VALUES ('b', 'k', 'e', 1, now(), now(), 'key');
+            INSERT INTO spectralize.recordings (object_id, sha256, container, decoded_codec, decoded_duration_s,
+                decoded_samples, decoded_samplerate_hz, decoded_channels, batch_id)
+            VALUES (1, sha256(''), 'wav', 'pcm', 1, 1, 1, 1, 1);
+            INSERT INTO spectralize.spectrograms (object_id, profile_id, generation, batch_id, status, sr, hop_length, n_mels,
+                n_samples, n_frames, n_hops, n_seconds, peak_db, recorded_at, recorded_at_origin, core_version, library_versions)
+            SELECT 1, 1, generation, 1, status, 1, 1, 1, 1, 1, 0, 1, 0, now(), 'key', '1', '{}'
+            FROM (VALUES (0, 'expired'), (1, 'complete')) AS made (generation, status);
+            """
+        )
+    assert "0012_expire_spectrograms.sql" in migrate(empty_dsn)
+    with psycopg.connect(empty_dsn) as connection:
+        rows = connection.execute(
+            "SELECT status, expired_because, expired_at IS NULL FROM spectralize.spectrograms ORDER BY generation"
+        ).fetchall()
+        assert rows == [("expired", "retention", False), ("complete", None, True)]
+        assert connection.execute("SELECT generation FROM spectralize.current_spectrograms").fetchall() == [(1,)]
+        for change in ("status = 'expired'", "expired_at = now()", "expired_because = 'forgotten'"):
+            with pytest.raises(psycopg.errors.CheckViolation), connection.transaction():
+                connection.execute(f"UPDATE spectralize.spectrograms SET {change} WHERE status = 'complete'")
+
+
 def test_a_gap_or_a_bad_name_is_refused(folder: Path) -> None:
     (folder / "0099_create_late.sql").write_text("SELECT 1")
     with pytest.raises(MigrationError, match=r"0099_create_late\.sql: its number must be"):

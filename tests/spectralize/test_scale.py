@@ -1,5 +1,6 @@
 """Sensor and planner on large buckets: S3 calls and statements are counted, and memory does not grow with the keys."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ class Simulated:
     def paginate(self, *, Bucket: str, Prefix: str, PaginationConfig: dict[str, int]) -> Iterator[dict[str, Any]]:
         size = PaginationConfig["PageSize"]
         keys = (key for key in self._keys() if key.startswith(Prefix))
-        while page := [key for key, _ in zip(keys, range(size), strict=False)]:
+        while page := list(itertools.islice(keys, size)):
             calls.append("ListObjectsV2")
             yield {"Contents": [{"Key": key, "ETag": '"e"', "Size": 1, "LastModified": FIRST_DAY} for key in page]}
 

@@ -36,12 +36,28 @@ BREACHES = {
         f"WHERE spectrogram_id = {FIRST}"
     ),
     "attempts_match_lines": f"UPDATE spectralize.batch_objects SET attempts = 2 WHERE spectrogram_id = {FIRST}",
+    "spectrograms_have_recordings": (
+        "DELETE FROM spectralize.recordings "
+        f"WHERE object_id = (SELECT object_id FROM spectralize.spectrograms WHERE spectrogram_id = {FIRST})"
+    ),
+    "forgotten_is_gone": (
+        "UPDATE spectralize.objects SET forgotten_at = now() "
+        f"WHERE object_id = (SELECT object_id FROM spectralize.spectrograms WHERE spectrogram_id = {FIRST})"
+    ),
+    "snapshots_are_kept": (
+        "INSERT INTO spectralize.snapshots (name) VALUES ('kept'); "
+        "INSERT INTO spectralize.snapshot_spectrograms "
+        f"SELECT snapshot_id, {FIRST} FROM spectralize.snapshots WHERE name = 'kept'; "
+        "UPDATE spectralize.spectrograms SET status = 'expired', expired_at = now(), expired_because = 'retention' "
+        f"WHERE spectrogram_id = {FIRST}"
+    ),
 }
 
 #: Breaking one thing may break what follows from it.
 CONSEQUENCES = {
     "outcomes_match_spectrograms": {"spectrograms_are_in_the_ledger"},
     "spectrograms_are_in_the_ledger": {"batch_counts_match_lines"},
+    "snapshots_are_kept": {"no_orphan_rows"},
 }
 
 
