@@ -4,6 +4,7 @@ Sensors and events only say when to look; what there is to do is always listing 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -30,10 +31,10 @@ Interval = tuple[datetime, datetime]
 _IS_FINAL = """(
     EXISTS (SELECT FROM spectralize.spectrograms AS s
             WHERE s.object_id = o.object_id AND s.profile_id = wanted.profile_id
-              AND s.expired_because IS DISTINCT FROM 'superseded')
+              AND s.expired_because IS DISTINCT FROM 'superseded' OFFSET 0)
     OR EXISTS (SELECT FROM spectralize.batch_objects AS r JOIN spectralize.batches AS b USING (batch_id)
                WHERE r.object_id = o.object_id AND r.profile_id = wanted.profile_id AND r.outcome = 'rejected'
-                 AND r.reason_class <> ALL (%(passing)s) AND b.core_version = %(core_version)s)
+                 AND r.reason_class <> ALL (%(passing)s) AND b.core_version = %(core_version)s OFFSET 0)
 )"""
 
 #: The batch that computed a pair last, 0 if none has: what is computed again is computed in this order.
@@ -53,8 +54,8 @@ WHERE NOT EXISTS (
       AND o.last_modified >= page.last_modified AND o.tombstoned_at IS NULL
       AND NOT EXISTS (
           SELECT FROM spectralize.objects AS p
-          WHERE p.bucket = o.bucket AND p.key = o.key AND p.listed_since > o.listed_since
-      )
+          WHERE p.bucket = o.bucket AND p.key = o.key AND p.listed_since > o.listed_since OFFSET 0
+      ) OFFSET 0
 )
 ON CONFLICT (bucket, key, etag, size_bytes) DO UPDATE
 SET last_modified = greatest(objects.last_modified, excluded.last_modified), tombstoned_at = NULL,
@@ -188,6 +189,31 @@ def _common_values(
     }
 
 
+#: A page is a thousand keys, each found by its index. Left to itself PostgreSQL goes by what it last knew of the tables: while
+#: a large bucket is adopted that is "empty", and every page would read all that came before it. For the same reason the
+#: subqueries above end with OFFSET 0: it keeps them from becoming joins over whole tables.
+_BY_INDEX = """
+SELECT set_config(name, value, false) FROM (VALUES
+    ('enable_seqscan', %(enabled)s), ('enable_hashjoin', %(enabled)s), ('enable_mergejoin', %(enabled)s),
+    ('plan_cache_mode', %(plan_cache_mode)s)
+) AS setting (name, value)
+"""
+
+
+@contextmanager
+def _by_index(connection: Connection) -> Iterator[None]:
+    """Have the statements inside go by index; nothing may be open in the connection."""
+    connection.execute(_BY_INDEX, {"enabled": "off", "plan_cache_mode": "force_custom_plan"})
+    connection.commit()
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.rollback()
+            connection.execute(_BY_INDEX, {"enabled": "on", "plan_cache_mode": "auto"})
+            connection.commit()
+
+
 def has_work(
     connection: Connection,
     client: "S3Client",
@@ -207,14 +233,15 @@ def has_work(
         Asked after each page; True ends the looking, without a finding.
     """
     common = _common_values(source, profile_ids, None, force=False)
-    for prefix in [source.root] if prefixes is None else prefixes:
-        for page in _pages(connection, client, source, prefix, common, None):
-            if fetch_row(connection, _IS_WORK, page.values)[0]:
-                return True
-            # No snapshot is held over the minutes that a listing may take.
-            connection.rollback()
-            if stop():
-                return False
+    with _by_index(connection):
+        for prefix in [source.root] if prefixes is None else prefixes:
+            for page in _pages(connection, client, source, prefix, common, None):
+                if fetch_row(connection, _IS_WORK, page.values)[0]:
+                    return True
+                # No snapshot is held over the minutes that a listing may take.
+                connection.rollback()
+                if stop():
+                    return False
     return False
 
 
@@ -250,19 +277,20 @@ def scan(
     started = datetime.now(UTC)
     connection.execute(CREATE_SCRATCH)
     listed = ignored = n_keys = 0
-    for page in _pages(connection, client, source, source.root, common, interval):
-        if not is_dry:
-            connection.execute(_SEE, page.values)
-            connection.execute(
-                "INSERT INTO listed_keys SELECT unnest(%(listed_keys)s::text[]) ON CONFLICT DO NOTHING", page.values
-            )
-        connection.execute(_ADD_CANDIDATES, page.values)
-        listed += fetch_row(connection, _COUNT_LISTED, page.values)[0] + page.n_ignored
-        ignored += page.n_ignored
-        # Page by page, so that two planners of overlapping prefixes never wait long for each other.
-        connection.commit()
-        n_keys += page.n_keys
-        on_page(n_keys)
+    with _by_index(connection):
+        for page in _pages(connection, client, source, source.root, common, interval):
+            if not is_dry:
+                connection.execute(_SEE, page.values)
+                connection.execute(
+                    "INSERT INTO listed_keys SELECT unnest(%(listed_keys)s::text[]) ON CONFLICT DO NOTHING", page.values
+                )
+            connection.execute(_ADD_CANDIDATES, page.values)
+            listed += fetch_row(connection, _COUNT_LISTED, page.values)[0] + page.n_ignored
+            ignored += page.n_ignored
+            # Page by page, so that two planners of overlapping prefixes never wait long for each other.
+            connection.commit()
+            n_keys += page.n_keys
+            on_page(n_keys)
     gone = common | {"started": started}
     if not is_dry:
         connection.execute(f"UPDATE spectralize.objects SET tombstoned_at = clock_timestamp() WHERE {_GONE}", gone)
