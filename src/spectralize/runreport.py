@@ -8,8 +8,9 @@ from psycopg.rows import dict_row
 
 #: Most batches of one run. A run that has been cleared more often shows its newest tries.
 MAX_BATCHES = 20
-#: Most objects of one report, the newest batch's first.
+#: Most objects that are shown of the newest batch, and of each that it has superseded.
 MAX_LINES = 500
+MAX_OLDER_LINES = 20
 #: A page that takes longer than this is of no use, and the database has better to do.
 STATEMENT_TIMEOUT_S = 10
 
@@ -75,7 +76,7 @@ def read_run(connection: psycopg.Connection[Any], dag_id: str, run_id: str, *, m
         for batch in batches:
             cursor.execute(_LINES, (batch["batch_id"], max_lines))
             batch["lines_shown"] = cursor.fetchall()
-            max_lines -= len(batch["lines_shown"])
             batch["left_out"] = batch["lines"] - len(batch["lines_shown"])
+            max_lines = min(max_lines, MAX_OLDER_LINES)
         return RunReport(dag_id, run_id, tuple(batches), batches[0]["tries"] if batches else 0)
     return RunReport(dag_id, run_id)
