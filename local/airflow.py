@@ -35,6 +35,10 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "triggerer": ("airflow", "triggerer", "--skip-serve-logs"),
 }
 
+#: Bounds how many Spark jobs run at once: tasks that start one name it as their pool.
+SPARK_POOL = "spark_jobs"
+SPARK_POOL_DESCRIPTION = "Spark jobs at the same time"
+
 #: Service name → its name in the health report.
 IN_HEALTH_REPORT = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
 
@@ -143,6 +147,15 @@ class Airflow:
                 heard = report[key][f"latest_{key}_heartbeat"]
                 if report[key]["status"] != "healthy" or datetime.fromisoformat(heard).astimezone(UTC) < since:
                     raise NotReady(f"no heartbeat of the {service} yet")
+
+
+def spark_pool_slots(cores: int) -> int:
+    """Return how many Spark jobs may run at once on this machine, unless an operator says otherwise.
+
+    Every job takes all cores, with a Python worker on each, so more jobs at once cost memory and save nothing. Yet where there
+    is room for two, a short run need not wait for a long one, and uses the seconds in which the other starts its session.
+    """
+    return 1 if cores < 4 else 2
 
 
 def check_java() -> None:

@@ -213,6 +213,13 @@ class AirflowApi:
         content = self._request("GET", address, params=query)["content"]
         return "\n".join(line for event in content for line in _lines_of(event))
 
+    # Pools
+
+    def ensure_pool(self, name: str, slots: int, description: str) -> None:
+        """Create a pool unless there is one of that name: the number of slots that an operator has given it stays."""
+        if self._send("GET", f"pools/{name}", may_miss=True) is None:
+            self._request("POST", "pools", json={"name": name, "slots": slots, "description": description})
+
     # Inside
 
     def _request(self, method: str, path: str, **arguments: Any) -> Json:

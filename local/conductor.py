@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Protocol
 
 from local import environment, processes, services
-from local.airflow import COMPONENTS
+from local.airflow import COMPONENTS, SPARK_POOL, SPARK_POOL_DESCRIPTION, USER, spark_pool_slots
+from local.airflow_api import AirflowApi
 from local.errors import StackError
 from local.paths import Layout
 from local.services import Services
@@ -116,6 +118,10 @@ class Conductor:
                 airflow.check({name: infos[name].started for name in components})
 
         self._await(components, check, timeout_s=180)
+        if "api-server" in components:
+            with AirflowApi(airflow.url, USER, self._state.secrets.airflow_admin) as api:
+                slots = spark_pool_slots(len(os.sched_getaffinity(0)))
+                api.ensure_pool(SPARK_POOL, slots, SPARK_POOL_DESCRIPTION)
         self._report("airflow", begun, airflow.url)
 
     def _await(self, names: Collection[str], check: Callable[[], None], *, timeout_s: float) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
 
+from local.ports import LOOPBACK
 from local.processes import MARKER
 from local.s3 import REGION, S3
 
@@ -29,7 +30,9 @@ FOREIGN = (
 )
 
 
-def for_clients(*, home: Path, scratch: Path, dsn: str, s3: S3, airflow: Mapping[str, str]) -> dict[str, str]:
+def for_clients(
+    *, home: Path, scratch: Path, dsn: str, s3: S3, airflow: Mapping[str, str], spark_ui_port: int
+) -> dict[str, str]:
     """Return what everything that talks to the stack needs, wherever it was started."""
     single_threaded = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     return {
@@ -46,9 +49,13 @@ def for_clients(*, home: Path, scratch: Path, dsn: str, s3: S3, airflow: Mapping
         "AIRFLOW_CONN_TIMESCALE_DEFAULT": _postgres_connection(dsn),
         # Four attempts per task: plain local[*] fails the job when one Python worker dies.
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps(
-            {"conn_type": "spark", "host": "local[*,4]", "extra": {"deploy-mode": "client"}}
+            {
+                "conn_type": "spark",
+                "host": "local[*,4]",
+                "extra": {"deploy-mode": "client", "ui_url": f"http://{LOOPBACK}:{spark_ui_port}"},
+            }
         ),
-        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_LOCAL_IP": LOOPBACK,
         # A job that is killed leaves its scratch files here, where `clean` finds them, rather than in /tmp.
         "SPARK_LOCAL_DIRS": str(scratch),
         "SPARK_SUBMIT_OPTS": f'"-Djava.io.tmpdir={scratch}" -XX:-UsePerfData',

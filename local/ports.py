@@ -10,7 +10,8 @@ from local.errors import StackError
 
 LOOPBACK = "127.0.0.1"
 
-#: Ports people expect; taken when free. The spare one is for the explorer, which is started by hand.
+#: Ports people expect; taken when free. Two are kept for what comes and goes: the UI of a running Spark job, and the
+#: explorer, which is started by hand.
 USUAL: Mapping[str, int] = {
     "s3": 8333,
     "s3-master": 9333,
@@ -20,8 +21,12 @@ USUAL: Mapping[str, int] = {
     "timescale": 5433,
     "metadata": 5434,
     "airflow": 8080,
+    "spark-ui": 4040,
     "explorer": 8050,
 }
+
+#: Nobody may listen on these at the moment, and yet somebody has been told of them.
+KEPT = ("spark-ui", "explorer")
 
 #: SeaweedFS serves gRPC at HTTP port + 10000, and has no simple switch for it.
 GRPC_OFFSET = 10_000

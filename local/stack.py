@@ -161,7 +161,12 @@ class Stack:
     def _env(self, state: State) -> dict[str, str]:
         known = self._services(state)
         return environment.for_clients(
-            home=self.layout.home, scratch=self.layout.scratch, dsn=known.dsn, s3=known.s3, airflow=known.airflow.env()
+            home=self.layout.home,
+            scratch=self.layout.scratch,
+            dsn=known.dsn,
+            s3=known.s3,
+            airflow=known.airflow.env(),
+            spark_ui_port=state.ports["spark-ui"],
         )
 
     def _conductor(self, state: State) -> Conductor:
@@ -217,10 +222,10 @@ class Stack:
 
     def _choose_ports(self, state: State, supervisor: Supervisor) -> None:
         running = supervisor.running() if supervisor.is_alive() else []
-        # The explorer may run beside the stack, on the port it was given: only a stack at rest may move it.
         kept = {role: port for role, port in state.ports.items() if services.owner(role) in running}
-        if running and "explorer" in state.ports:
-            kept["explorer"] = state.ports["explorer"]
+        if running:
+            # A job or the explorer may be at its port, which then does not look free: only a stack at rest may move them.
+            kept |= {role: state.ports[role] for role in ports.KEPT if role in state.ports}
         with locked(self.layout.stacks / "ports.lock"):
             reserved = {port for role, number in kept.items() for port in ports.needs(role, number)}
             for path in self.layout.stacks.glob("*/state.json"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
@@ -15,6 +16,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from spectralize.errors import ServiceError, SpectralizeError
 
 if TYPE_CHECKING:
+    from airflow.sdk import Connection
     from types_boto3_s3.client import S3Client
 
 TIMESCALE_CONN_ID = "timescale_default"
@@ -78,6 +80,9 @@ def job_environment() -> dict[str, str]:
     endpoint = hook.conn_config.get_service_endpoint_url("s3")
     if endpoint:
         environment["AWS_ENDPOINT_URL_S3"] = endpoint
+    if has_own_ui(BaseHook.get_connection(SPARK_CONN_ID)):
+        # No setting binds the UI to an address, only this variable does; without it every interface would serve it.
+        environment["SPARK_LOCAL_IP"] = "127.0.0.1"
     return environment
 
 
@@ -109,3 +114,32 @@ def require_spark_master() -> str:
         else:
             return master
     raise AirflowException(f"connection {SPARK_CONN_ID}: no Spark master answers at {master} ({'; '.join(reasons)})")
+
+
+def ui_url(connection: Connection) -> str:
+    """Return the address of Spark's UI that a Spark connection names in its extra as `ui_url`, empty if it names none."""
+    url = str(connection.extra_dejson.get("ui_url") or "")
+    return url if url.startswith(("http://", "https://")) else ""
+
+
+def has_own_ui(connection: Connection) -> bool:
+    """Tell whether `ui_url` is served by the job's own driver: the master is in this process, and the address on this machine."""
+    is_local = re.fullmatch(r"local(\[.*\])?", connection.host or "") is not None
+    address = urlsplit(ui_url(connection))
+    return is_local and address.hostname in {"127.0.0.1", "localhost"} and address.port is not None
+
+
+def spark_ui_conf(connection: Connection) -> dict[str, str]:
+    """Return the Spark settings that turn the driver's UI on at the port of `ui_url`; none where a cluster has its own.
+
+    The driver needs `job_environment` besides, which keeps the UI on loopback. A second job on the same machine takes the
+    next port.
+    """
+    if not has_own_ui(connection):
+        return {}
+    # Nobody is asked for a password there, so it shows and does not act.
+    return {
+        "spark.ui.enabled": "true",
+        "spark.ui.port": str(urlsplit(ui_url(connection)).port),
+        "spark.ui.killEnabled": "false",
+    }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from local.airflow import COMPONENTS, Airflow
+from local.airflow import COMPONENTS, SPARK_POOL, SPARK_POOL_DESCRIPTION, Airflow
 from local.paths import REPO
 from local.s3 import BUCKETS
 from local.services import ORDER
@@ -120,7 +120,16 @@ def test_connections_are_json_and_lead_to_the_services(services: dict[str, Any])
     assert aws["extra"]["endpoint_url"] == environment["AWS_ENDPOINT_URL_S3"] == "http://s3:8333"
     assert (timescale["host"], timescale["port"], timescale["schema"]) == ("timescale", 5432, "spectralize")
     assert (spark["host"], spark["port"]) == ("spark://spark-master", 7077)
-    assert spark["extra"] == {"deploy-mode": "client"}
+    # The master's page as people reach it: published on this port by its own service.
+    published = services["spark-master"]["ports"][0].removesuffix(":8080")
+    assert spark["extra"] == {"deploy-mode": "client", "ui_url": f"http://{published}"}
+
+
+def test_init_creates_the_pool_of_the_embedded_stack_unless_there_is_one(services: dict[str, Any]) -> None:
+    shell, option, script = services["airflow-init"]["command"]
+    assert (shell, option) == ("bash", "-c")
+    create = f"airflow pools set {SPARK_POOL} 1 '{SPARK_POOL_DESCRIPTION}'"
+    assert f"{{ airflow pools get {SPARK_POOL} >/dev/null || {create}; }} &&" in script
 
 
 def test_init_creates_the_buckets_of_the_embedded_stack() -> None:
