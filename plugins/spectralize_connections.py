@@ -86,8 +86,8 @@ def job_environment() -> dict[str, str]:
     return environment
 
 
-def require_spark_master() -> str:
-    """Return the host of the connection `spark_default`; a standalone master must answer.
+def require_spark_master() -> Connection:
+    """Return the connection `spark_default`; a standalone master must answer.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def require_spark_master() -> str:
             f"connection {SPARK_CONN_ID}: it has no host; set the Spark master, as in local[*,4]"
         )
     if not master.startswith("spark://"):
-        return master
+        return connection
     reasons = []
     for address in master.removeprefix("spark://").split(","):
         host, _, port = address.partition(":")
@@ -112,7 +112,7 @@ def require_spark_master() -> str:
         except (OSError, ValueError) as error:
             reasons.append(f"{address}: {error}")
         else:
-            return master
+            return connection
     raise AirflowException(f"connection {SPARK_CONN_ID}: no Spark master answers at {master} ({'; '.join(reasons)})")
 
 

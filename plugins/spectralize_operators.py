@@ -20,7 +20,9 @@ from spectralize_connections import (
     plain_errors,
     require_spark_master,
     s3_client,
+    spark_ui_conf,
 )
+from spectralize_links import BatchLink, SparkLink, push_links
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -58,6 +60,7 @@ class SourceOperator(BaseOperator):
     """A step that belongs to one source, by its name."""
 
     template_fields: Sequence[str] = ("source",)
+    operator_extra_links = (BatchLink(),)
 
     def __init__(self, *, source: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -157,6 +160,8 @@ class MelSpectrogramOperator(SparkSubmitOperator):
     Kubernetes the hook would put that environment on a command line, so there the cluster must provide it itself.
     """
 
+    operator_extra_links = (BatchLink(), SparkLink())
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
             conn_id=SPARK_CONN_ID,
@@ -176,13 +181,15 @@ class MelSpectrogramOperator(SparkSubmitOperator):
         if not plan["planned"]:
             raise AirflowSkipException(f"batch {plan['batch_id']}: nothing to compute")
         with plain_errors():
-            master = require_spark_master()
+            connection = require_spark_master()
             path, sha256 = build_zip(Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "spectralize")
             with connect(features_dsn()) as connection:
                 ledger.record_code(connection, plan["batch_id"], sha256)
             self.py_files = str(path)
-            if not master.startswith(("yarn", "k8s")):
+            self.conf = {**(self.conf or {}), **spark_ui_conf(connection)}
+            if not (connection.host or "").startswith(("yarn", "k8s")):
                 self.env_vars = job_environment()
+        push_links(self, context)
         try:
             super().execute(context)
         except AirflowException as error:

@@ -45,7 +45,7 @@ LONGEST = (
 )
 
 #: The files whose tests need Airflow.
-AIRFLOW = ("test_flow.py", "test_flow_pages.py", "test_operation.py")
+AIRFLOW = ("test_flow.py", "test_pages.py", "test_operation.py")
 
 #: What a process of its own does at the end of a session.
 CLEAN = "import sys; from local.stack import Stack; Stack(name=sys.argv[1]).clean()"
