@@ -181,13 +181,13 @@ class MelSpectrogramOperator(SparkSubmitOperator):
         if not plan["planned"]:
             raise AirflowSkipException(f"batch {plan['batch_id']}: nothing to compute")
         with plain_errors():
-            connection = require_spark_master()
+            spark = require_spark_master()
             path, sha256 = build_zip(Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "spectralize")
             with connect(features_dsn()) as connection:
                 ledger.record_code(connection, plan["batch_id"], sha256)
             self.py_files = str(path)
-            self.conf = {**(self.conf or {}), **spark_ui_conf(connection)}
-            if not (connection.host or "").startswith(("yarn", "k8s")):
+            self.conf = {**(self.conf or {}), **spark_ui_conf(spark)}
+            if not (spark.host or "").startswith(("yarn", "k8s")):
                 self.env_vars = job_environment()
         push_links(self, context)
         try:
