@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from spectralize.ledger import Batch
     from spectralize.tables import BatchKind
+
+logger = logging.getLogger(__name__)
 
 _KINDS: dict[str, BatchKind] = {
     "scheduled": "scheduled",
@@ -146,10 +149,10 @@ def log_plan(*, source: str, params: dict[str, Any], ti: Any, **_: object) -> bo
             max_objects=params.get("max_objects"),
         )
     for line in seen.lines():
-        ti.log.info("%s", line)
+        logger.info("%s", line)
     ti.xcom_push("plan", seen.lines())
     if params["dry_run"]:
-        ti.log.info("a dry run: nothing is computed. Trigger it again with dry_run off to have it done")
+        logger.info("a dry run: nothing is computed. Trigger it again with dry_run off to have it done")
     return not params["dry_run"]
 
 

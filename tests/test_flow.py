@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from spectralize.resample import resample_audio
 from spectralize.s3 import open_s3
 from spectralize.sources import load_sources
 from spectralize.status import read_batch_lines, read_key_lines, read_status
-from spectralize.verify import verify_store
+from tests.flow import breaches, describe, states
 from tests.reference import assert_close_db, decode, librosa_mel
 from tests.store import CONTENT, wav
 
@@ -81,10 +80,6 @@ def batch_of(connection: psycopg.Connection[Any], run: DagRun) -> dict[str, Any]
     return batch
 
 
-def breaches(connection: psycopg.Connection[Any]) -> list[str]:
-    return [f"{found.name}: {breach}" for found in verify_store(connection) for breach in found.breaches]
-
-
 def count_rows(connection: psycopg.Connection[Any]) -> dict[str, int]:
     tables = ("objects", "recordings", "spectrograms", "mel_frames", "waveform_frames", "mel_seconds")
     counts = {table: connection.execute(f"SELECT count(*) FROM spectralize.{table}").fetchone()[0] for table in tables}
@@ -96,8 +91,7 @@ def test_the_scheduler_runs_the_dag_and_each_object_has_its_outcome(
     api: AirflowApi, first_run: DagRun, corpus: list[CorpusFile], connection: psycopg.Connection[Any], stack: Stack
 ) -> None:
     assert first_run.state == "success", describe(api, first_run)
-    states = {task.task_id: task.state for task in api.task_instances(DAG_ID, first_run.run_id)}
-    assert set(states.values()) == {"success"}
+    assert set(states(api, first_run).values()) == {"success"}
     log = api.task_log(DAG_ID, first_run.run_id, "mel_spectrogram")
     assert "Spark-Submit cmd: spark-submit --master local[*,4]" in log
     batch = batch_of(connection, first_run)
@@ -176,8 +170,7 @@ def test_running_again_adds_nothing_and_counts_every_object_unchanged(
     assert count_rows(connection) == before
     batch, first = batch_of(connection, run), batch_of(connection, first_run)
     assert (batch["planned"], batch["unchanged"]) == (0, first["planned"])
-    states = {task.task_id: task.state for task in api.task_instances(DAG_ID, run.run_id)}
-    assert states["mel_spectrogram"] == "skipped"
+    assert states(api, run)["mel_spectrogram"] == "skipped"
     assert breaches(connection) == []
 
 
@@ -331,13 +324,3 @@ def test_a_server_that_is_away_fails_the_task_with_one_line_and_a_retry_succeeds
     assert "is unreachable" in line
     run = api.wait_for_run(DAG_ID, run.run_id)
     assert run.state == "success", describe(api, run)
-
-
-def describe(api: AirflowApi, run: DagRun) -> str:
-    """What a failed run has to say for itself."""
-    parts = [f"{run.run_id} at {datetime.now(UTC):%H:%M:%S}"]
-    for task in api.task_instances(DAG_ID, run.run_id):
-        parts.append(f"{task.task_id}: {task.state}, try {task.try_number}")
-        if task.state in {"failed", "up_for_retry"}:
-            parts.append(api.task_log(DAG_ID, run.run_id, task.task_id, task.try_number)[-3000:])
-    return "\n".join(parts)

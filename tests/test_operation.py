@@ -16,7 +16,7 @@ from local.stack import Stack
 from local.waiting import NotReady, wait_until
 from spectralize.database import connect
 from spectralize.s3 import open_s3
-from spectralize.verify import verify_store
+from tests.flow import breaches, describe, states
 from tests.store import wav
 
 DAG_ID = "ingest_field"
@@ -42,14 +42,6 @@ def connection(stack: Stack) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-def breaches(connection: psycopg.Connection[Any]) -> list[str]:
-    return [
-        f"{found.name}: {breach}"
-        for found in verify_store(connection, own_transaction=False)
-        for breach in found.breaches
-    ]
-
-
 def batches(connection: psycopg.Connection[Any], run: DagRun) -> list[dict[str, Any]]:
     """The batches of a run, one per try, oldest first."""
     cursor = connection.execute(
@@ -59,10 +51,6 @@ def batches(connection: psycopg.Connection[Any], run: DagRun) -> list[dict[str, 
     assert cursor.description
     names = [column.name for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]
-
-
-def states(api: AirflowApi, run: DagRun) -> dict[str, str | None]:
-    return {task.task_id: task.state for task in api.task_instances(run.dag_id, run.run_id)}
 
 
 def wait_for_task(api: AirflowApi, run: DagRun, task_id: str, state: str) -> None:
@@ -110,7 +98,7 @@ def test_a_scheduled_run_waits_without_a_slot_and_is_released_by_an_upload_which
     assert put(TODAY, "notes.txt", b"no recording")
     put(TODAY, "000000.wav", wav(2.0))
     run = done(airflow, run)
-    assert run.state == "success", states(airflow, run)
+    assert run.state == "success", describe(airflow, run)
     [batch] = batches(connection, run)
     assert (batch["kind"], batch["state"]) == ("scheduled", "success")
     assert (batch["listed"], batch["planned"], batch["ignored"], batch["loaded"]) == (2, 1, 1, 1)
@@ -138,7 +126,7 @@ def test_a_batch_that_fails_the_gate_fails_the_run_and_a_clear_plans_anew(
     assert "11 of 11 were rejected" in airflow.task_log(DAG_ID, run.run_id, "gate")
     airflow.clear(DAG_ID, run.run_id)
     run = done(airflow, run)
-    assert run.state == "success", states(airflow, run)
+    assert run.state == "success", describe(airflow, run)
     first, second = batches(connection, run)
     assert first == batch
     assert (second["try"], second["state"], second["planned"], second["unchanged"]) == (2, "success", 0, 12)
@@ -150,12 +138,23 @@ def test_a_dry_run_of_reprocess_prints_the_plan_and_changes_nothing(
     airflow.unpause("reprocess_audio")
     before = connection.execute("SELECT count(*) FROM spectralize.batches").fetchall()
     run = done(airflow, airflow.trigger("reprocess_audio", {"source": "field", "outcomes": ["rejected"]}))
-    assert run.state == "success"
+    assert run.state == "success", describe(airflow, run)
     assert states(airflow, run)["plan_batch"] == "skipped"
     log = airflow.task_log("reprocess_audio", run.run_id, "show_plan")
     assert "the next run would compute 11 objects: 11 mp3" in log
     assert "a dry run" in log
     assert connection.execute("SELECT count(*) FROM spectralize.batches").fetchall() == before
+
+
+def test_the_weekly_maintenance_says_what_it_did_and_verifies(
+    airflow: AirflowApi, connection: psycopg.Connection[Any]
+) -> None:
+    airflow.unpause("maintain_timescale")
+    run = done(airflow, airflow.trigger("maintain_timescale", {"grace_days": 0}))
+    assert run.state == "success", describe(airflow, run)
+    assert "invariants hold" in airflow.task_log(run.dag_id, run.run_id, "verify_store")
+    assert "left out" in airflow.task_log(run.dag_id, run.run_id, "convert_to_columnstore")
+    assert "mel_frames" in airflow.task_log(run.dag_id, run.run_id, "report_store")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +179,7 @@ def test_params_outside_their_schema_are_refused_when_they_are_given(
 def test_reprocess_computes_what_the_form_selects(airflow: AirflowApi, connection: psycopg.Connection[Any]) -> None:
     form = {"source": "field", "dry_run": False, "key_glob": "site/*/000000.WAV"}
     run = done(airflow, airflow.trigger("reprocess_audio", form))
-    assert run.state == "success", states(airflow, run)
+    assert run.state == "success", describe(airflow, run)
     [batch] = batches(connection, run)
     assert (batch["kind"], batch["planned"], batch["loaded"]) == ("reprocess", 1, 1)
     generations = connection.execute(
@@ -200,7 +199,7 @@ def test_caps_busy_runs_and_runs_side_by_side_lose_nothing_and_load_nothing_twic
     wait_for_task(airflow, first, "mel_spectrogram", "running")
     keys.append(put(TODAY, "010009.wav", wav(1.0, seed=9)))
     first = done(airflow, first)
-    assert first.state == "success", states(airflow, first)
+    assert first.state == "success", describe(airflow, first)
     [batch] = batches(connection, first)
     assert (batch["planned"], batch["loaded"], batch["over_cap"]) == (2, 2, 1)
     both = [done(airflow, run) for run in [airflow.trigger(DAG_ID), airflow.trigger(DAG_ID)]]
@@ -302,7 +301,7 @@ def test_a_cleared_run_that_cannot_plan_does_not_turn_green_on_its_old_batch(
     airflow: AirflowApi, connection: psycopg.Connection[Any], stack: Stack
 ) -> None:
     run = done(airflow, airflow.trigger(DAG_ID))
-    assert run.state == "success", states(airflow, run)
+    assert run.state == "success", describe(airflow, run)
     [before] = batches(connection, run)
     stack.stop("s3")
     try:
@@ -311,7 +310,7 @@ def test_a_cleared_run_that_cannot_plan_does_not_turn_green_on_its_old_batch(
     finally:
         stack.start("s3")
     assert run.state == "failed"
-    found = states(airflow, run)
+    found = describe(airflow, run)
     assert (found["plan_batch"], found["gate"]) == ("failed", "failed")
     assert "plan_batch is failed: this try has no batch to judge" in airflow.task_log(DAG_ID, run.run_id, "gate")
     assert batches(connection, run)[0] == before
