@@ -22,7 +22,7 @@ from tests.store import wav
 DAG_ID = "ingest_field"
 BUCKET = "field"
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("released")]
 
 
 #: Frames of a recording of so many seconds at 22,050 Hz with hops of 512 samples, centred.
@@ -82,9 +82,9 @@ def test_a_source_that_is_wrong_is_one_line_and_the_others_have_their_dags(airfl
 TODAY = datetime.now(UTC).date()
 
 
-def test_a_scheduled_run_waits_without_a_slot_and_is_released_by_an_upload_which_it_loads(
-    airflow: AirflowApi, connection: psycopg.Connection[Any]
-) -> None:
+@pytest.fixture(scope="module")
+def released(airflow: AirflowApi) -> DagRun:
+    """The scheduled run, which waited for the first upload."""
     airflow.unpause(DAG_ID)
 
     def scheduled() -> DagRun:
@@ -95,11 +95,16 @@ def test_a_scheduled_run_waits_without_a_slot_and_is_released_by_an_upload_which
 
     run = wait_until(scheduled, what="the scheduled run", timeout_s=90)
     wait_for_task(airflow, run, "sense", "deferred")
-    assert put(TODAY, "notes.txt", b"no recording")
+    put(TODAY, "notes.txt", b"no recording")
     put(TODAY, "000000.wav", wav(2.0))
-    run = done(airflow, run)
-    assert run.state == "success", describe(airflow, run)
-    [batch] = batches(connection, run)
+    return done(airflow, run)
+
+
+def test_a_scheduled_run_waits_without_a_slot_and_is_released_by_an_upload_which_it_loads(
+    airflow: AirflowApi, released: DagRun, connection: psycopg.Connection[Any]
+) -> None:
+    assert released.state == "success", describe(airflow, released)
+    [batch] = batches(connection, released)
     assert (batch["kind"], batch["state"]) == ("scheduled", "success")
     assert (batch["listed"], batch["planned"], batch["ignored"], batch["loaded"]) == (2, 1, 1, 1)
     [(frames,)] = connection.execute(
@@ -177,6 +182,7 @@ def test_params_outside_their_schema_are_refused_when_they_are_given(
 
 @pytest.mark.slow
 def test_reprocess_computes_what_the_form_selects(airflow: AirflowApi, connection: psycopg.Connection[Any]) -> None:
+    airflow.unpause("reprocess_audio")
     form = {"source": "field", "dry_run": False, "key_glob": "site/*/000000.WAV"}
     run = done(airflow, airflow.trigger("reprocess_audio", form))
     assert run.state == "success", describe(airflow, run)
@@ -310,7 +316,7 @@ def test_a_cleared_run_that_cannot_plan_does_not_turn_green_on_its_old_batch(
     finally:
         stack.start("s3")
     assert run.state == "failed"
-    found = describe(airflow, run)
+    found = states(airflow, run)
     assert (found["plan_batch"], found["gate"]) == ("failed", "failed")
     assert "plan_batch is failed: this try has no batch to judge" in airflow.task_log(DAG_ID, run.run_id, "gate")
     assert batches(connection, run)[0] == before

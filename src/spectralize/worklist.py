@@ -102,8 +102,9 @@ WHERE {_IN_INTERVAL} AND (%(force)s OR NOT {_IS_FINAL})
 
 _COUNT_LISTED = f"SELECT count(*) FROM {_KNOWN} WHERE {_IN_INTERVAL}"
 
-_GONE = """
-bucket = %(bucket)s AND starts_with(key, %(root)s) AND tombstoned_at IS NULL AND first_seen_at < %(started)s
+_TOMBSTONE = """
+UPDATE spectralize.objects SET tombstoned_at = clock_timestamp()
+WHERE bucket = %(bucket)s AND starts_with(key, %(root)s) AND tombstoned_at IS NULL AND first_seen_at < %(started)s
   AND NOT EXISTS (SELECT FROM listed_keys WHERE listed_keys.key = objects.key)
 """
 
@@ -118,7 +119,6 @@ SELECT EXISTS (
     WHERE {_IS_SETTLED} AND NOT {_IS_FINAL}
 )
 """
-
 
 #: Keys of forgotten recordings: nothing is loaded under them again, whatever their bytes.
 _FORGOTTEN = """
@@ -291,9 +291,8 @@ def scan(
             connection.commit()
             n_keys += page.n_keys
             on_page(n_keys)
-    gone = common | {"started": started}
     if not is_dry:
-        connection.execute(f"UPDATE spectralize.objects SET tombstoned_at = clock_timestamp() WHERE {_GONE}", gone)
+        connection.execute(_TOMBSTONE, common | {"started": started})
     n_candidates, n_unsettled = fetch_row(connection, _COUNT_CANDIDATES)
     connection.commit()
     return Counts(
