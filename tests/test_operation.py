@@ -317,8 +317,11 @@ def test_a_cleared_run_that_cannot_plan_does_not_turn_green_on_its_old_batch(
         stack.start("s3")
     assert run.state == "failed"
     found = states(airflow, run)
-    assert (found["plan_batch"], found["gate"]) == ("failed", "failed")
-    assert "plan_batch is failed: this try has no batch to judge" in airflow.task_log(DAG_ID, run.run_id, "gate")
+    assert (found["plan_batch"], found["gate"], found["close_batch"]) == (
+        "failed",
+        "upstream_failed",
+        "upstream_failed",
+    )
     assert batches(connection, run)[0] == before
     assert all(batch["state"] == "failed" for batch in batches(connection, run)[1:])
     assert breaches(connection) == []
