@@ -22,8 +22,8 @@ SPARK_POOL = "spark_jobs"
 def add_batch_steps(plan_batch: PlanBatchOperator, *, source: str, job_name: str) -> None:
     """Wire job, gate, indexes and closing behind `plan_batch`, in the DAG that is being defined.
 
-    `plan_batch` is their setup. So clearing any step clears it too (a closed batch takes nothing more), and no step runs without a
-    batch of this very try: the gate, which does not mind a failed job, could only judge an older one.
+    `plan_batch` is their setup. So clearing any step clears it too (a closed batch takes nothing more), and no step runs
+    without a batch of this very try: the gate, which does not mind a failed job, could only judge an older one.
     """
     plan_batch.as_setup()
     mel_spectrogram = MelSpectrogramOperator(
