@@ -78,7 +78,7 @@ def make_ingest_dag(source: Source) -> DAG:
                 None,
                 type=["null", "string"],
                 enum=[None, "succeed", "fail"],
-                description="What a scheduled run does with an empty batch; empty means what the source says.",
+                description="What a run that waited makes of an empty batch; empty means what the source says.",
             ),
         },
         default_args={"owner": source.owner, "retries": 2, "retry_delay": timedelta(seconds=15)},

@@ -65,14 +65,14 @@ with DAG(
             None,
             type=["null", "string"],
             format="date",
-            description="First day (UTC) by `partition_at`: the date in the key, else when the object was modified.",
+            description="First day (UTC) by partition_at: the date in the key, else when the object was modified.",
         ),
         "last_day": Param(None, type=["null", "string"], format="date", description="Last day (UTC), itself included."),
         "key_glob": Param(
             None,
             type=["null", "string"],
             maxLength=1024,
-            description="A glob on the whole key, such as `field/site-7/*.wav`; `*` also matches `/`, letter case is ignored.",
+            description="A glob on the whole key, such as field/site-7/*.wav; * also matches /, letter case is ignored.",
         ),
         "batch_id": Param(None, type=["null", "integer"], minimum=1, description="Only what this batch has planned."),
         "outcomes": Param(

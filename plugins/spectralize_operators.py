@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from spectralize.ledger import Batch
+    from spectralize.sources import Source
     from spectralize.tables import BatchKind
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,18 @@ _KINDS: dict[str, BatchKind] = {
 def run_kind(context: Context) -> BatchKind:
     """Return the kind of batch that this DAG run asks for."""
     return _KINDS.get(str(getattr(context["dag_run"].run_type, "value", context["dag_run"].run_type)), "manual")
+
+
+def waiting_s(source: Source, context: Context) -> float:
+    """Return how long this DAG run waits for something new, in seconds."""
+    kind = run_kind(context)
+    given = context["params"].get("wait_s")
+    if kind == "backfill":
+        return 0.0
+    if given is not None:
+        return float(given)
+    # What woke an event's run is a moment old, and there for certain.
+    return {"scheduled": source.sense_window_s, "event": source.settle_s + source.sense_poll_s[0]}.get(kind, 0.0)
 
 
 class MigrateOperator(BaseOperator):
@@ -214,10 +227,9 @@ class GateOperator(SourceOperator):
         with plain_errors(), connect(features_dsn()) as connection:
             batch = _find_batch(connection, context)
             source = load_sources().find(self.source)
-            # Only a scheduled run has promised to find something.
+            waited_s = waiting_s(source, context)
             must_find = (context["params"].get("nothing_new") or source.nothing_new) == "fail"
-            is_required = must_find and run_kind(context) == "scheduled"
-            batch = gate.gate_batch(connection, batch.batch_id, source, is_required=is_required)
+            batch = gate.gate_batch(connection, batch.batch_id, source, waited_s=waited_s if must_find else 0.0)
         self.log.info("batch %d passed: %s", batch.batch_id, batch.counts)
 
 

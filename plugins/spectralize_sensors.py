@@ -10,13 +10,11 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from spectralize.sources import load_sources
 from spectralize_connections import plain_errors
-from spectralize_operators import run_kind
+from spectralize_operators import waiting_s
 from spectralize_triggers import NewObjectsTrigger, look
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-    from spectralize.sources import Source
 
 
 class NewObjectsSensor(BaseSensorOperator):
@@ -35,7 +33,7 @@ class NewObjectsSensor(BaseSensorOperator):
         """Look once, and leave the rest to the trigger."""
         with plain_errors():
             source = load_sources().find(self.source)
-        window_s = self._window_s(source, context)
+        window_s = waiting_s(source, context)
         if window_s <= 0:
             self.log.info("a run of this kind does not wait")
             return
@@ -55,13 +53,3 @@ class NewObjectsSensor(BaseSensorOperator):
         if "error" in event:
             raise (AirflowException if event["may_pass"] else AirflowFailException)(event["error"])
         self.log.info("there is something to do" if event["found"] else "nothing new by the end of the window")
-
-    def _window_s(self, source: Source, context: Context) -> float:
-        kind = run_kind(context)
-        given = context["params"].get("wait_s")
-        if kind == "backfill":
-            return 0.0
-        if given is not None:
-            return float(given)
-        # What woke an event's run is a moment old, and there for certain.
-        return {"scheduled": source.sense_window_s, "event": source.settle_s + source.sense_poll_s[0]}.get(kind, 0.0)

@@ -137,6 +137,17 @@ def test_a_batch_that_fails_the_gate_fails_the_run_and_a_clear_plans_anew(
     assert (second["try"], second["state"], second["planned"], second["unchanged"]) == (2, "success", 0, 12)
 
 
+def test_a_window_that_ends_with_nothing_new_fails_if_it_is_told_to(
+    airflow: AirflowApi, connection: psycopg.Connection[Any]
+) -> None:
+    run = done(airflow, airflow.trigger(DAG_ID, {"wait_s": 2, "nothing_new": "fail"}))
+    assert run.state == "failed"
+    assert states(airflow, run)["sense"] == "success"
+    [batch] = batches(connection, run)
+    assert (batch["state"], batch["planned"]) == ("failed", 0)
+    assert batch["failure"] == f"nothing new in s3://{BUCKET}/site/%Y/%m/%d/ within 2 s"
+
+
 def test_a_dry_run_of_reprocess_prints_the_plan_and_changes_nothing(
     airflow: AirflowApi, connection: psycopg.Connection[Any]
 ) -> None:

@@ -67,13 +67,13 @@ def judge(counts: Counts, source: Source) -> str | None:
     return None
 
 
-def gate_batch(connection: Connection, batch_id: int, source: Source, *, is_required: bool = False) -> Batch:
+def gate_batch(connection: Connection, batch_id: int, source: Source, *, waited_s: float = 0.0) -> Batch:
     """Settle a batch and hold it against its source's thresholds; the verdict goes into the ledger either way.
 
     Parameters
     ----------
-    is_required
-        An empty batch fails: something new was expected.
+    waited_s
+        If above 0, an empty batch fails: so many seconds were waited for something new.
 
     Raises
     ------
@@ -82,8 +82,8 @@ def gate_batch(connection: Connection, batch_id: int, source: Source, *, is_requ
     """
     batch = settle_batch(connection, batch_id, source)
     failure = "planning did not finish" if batch.state == "open" else judge(batch.counts, source)
-    if not failure and is_required and not batch.counts.planned:
-        failure = f"nothing new in {source.address} within {source.sense_window_s:g} s"
+    if not failure and waited_s and not batch.counts.planned:
+        failure = f"nothing new in {source.address} within {waited_s:g} s"
     connection.execute(
         "UPDATE spectralize.batches SET gated_at = clock_timestamp(), failure = %s WHERE batch_id = %s AND closed_at IS NULL",
         (failure, batch_id),

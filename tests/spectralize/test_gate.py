@@ -137,3 +137,21 @@ def test_a_policy_that_forbids_reading_never_becomes_poison(store: Store, monkey
         for _ in range(3):
             assert store.outcomes(store.ingest()) == {"a.wav": ("failed", "AccessDenied")}
     assert store.outcomes(store.ingest()) == {"a.wav": ("loaded", None)}
+
+
+def test_an_empty_batch_fails_if_something_new_was_waited_for(store: Store) -> None:
+    batch = store.plan()
+    with pytest.raises(GateError, match=rf"nothing new in s3://{store.source.bucket}/ within 90 s$"):
+        gate.gate_batch(store.connection, batch.batch_id, store.source, waited_s=90)
+    assert gate.close_batch(store.connection, batch.batch_id, store.source).state == "failed"
+
+
+def test_a_batch_whose_planning_failed_for_good_is_closed(store: Store) -> None:
+    run = store.run()
+    batch = ledger.open_batch(store.connection, store.source, run)
+    gate.abandon_batch(store.connection, run.dag_id, run.run_id, "S3 is away")
+    closed = ledger.read_batch(store.connection, batch.batch_id)
+    assert (closed.state, closed.failure) == ("failed", "planning: S3 is away")
+    gate.abandon_batch(store.connection, run.dag_id, "another", "no such run")
+    assert ledger.open_batch(store.connection, store.source, run).batch_id != batch.batch_id
+    assert store.breaches() == {}
