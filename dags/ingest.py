@@ -87,7 +87,7 @@ def make_ingest_dag(source: Source) -> DAG:
         sense = NewObjectsSensor(task_id="sense", source=source.name)
         plan_batch = PlanBatchOperator(source=source.name)
         ensure_schema >> sense >> plan_batch
-        add_batch_steps(plan_batch, source=source.name, job_name=f"ingest_{source.name}")
+        add_batch_steps(ensure_schema, plan_batch, source=source.name, job_name=f"ingest_{source.name}")
     return dag
 
 

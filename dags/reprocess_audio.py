@@ -107,4 +107,4 @@ with DAG(
     show_plan = ShortCircuitOperator(task_id="show_plan", python_callable=log_plan, op_kwargs={"source": _CHOSEN})
     plan_batch = PlanBatchOperator(source=_CHOSEN, reprocess=True)
     ensure_schema >> show_plan >> plan_batch
-    add_batch_steps(plan_batch, source=_CHOSEN, job_name="reprocess_audio")
+    add_batch_steps(ensure_schema, plan_batch, source=_CHOSEN, job_name="reprocess_audio")

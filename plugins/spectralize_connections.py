@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from spectralize.errors import ServiceError, SpectralizeError
 
 if TYPE_CHECKING:
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from airflow.sdk import Connection
     from types_boto3_s3.client import S3Client
 
@@ -52,23 +53,31 @@ def plain_errors() -> Iterator[None]:
 def features_dsn() -> str:
     """Return the address of the features database from the connection `timescale_default`."""
     connection = BaseHook.get_connection(TIMESCALE_CONN_ID)
+    if not connection.host:
+        raise AirflowFailException(f"connection {TIMESCALE_CONN_ID}: it has no host")
     user, password = quote(connection.login or "", safe=""), quote(connection.password or "", safe="")
     return f"postgresql://{user}:{password}@{connection.host}:{connection.port or 5432}/{connection.schema or 'spectralize'}"
 
 
-def s3_client() -> S3Client:
-    """Return a boto3 client of the connection `aws_default`."""
+def _s3_hook() -> S3Hook:
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
-    return S3Hook(aws_conn_id=AWS_CONN_ID).get_conn()
+    # The hook takes a connection that is missing for an empty one, and so whatever account this machine happens to have.
+    BaseHook.get_connection(AWS_CONN_ID)
+    return S3Hook(aws_conn_id=AWS_CONN_ID)
+
+
+def s3_client() -> S3Client:
+    """Return a boto3 client of the connection `aws_default`."""
+    return _s3_hook().get_conn()
 
 
 def job_environment() -> dict[str, str]:
     """Return what the Spark driver needs to reach database and S3. Holds secrets: for a process environment only."""
-    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-
-    hook = S3Hook(aws_conn_id=AWS_CONN_ID)
+    hook = _s3_hook()
     credentials = hook.get_credentials()
+    if credentials is None:
+        raise AirflowFailException(f"connection {AWS_CONN_ID}: it has no credentials")
     environment = {
         "SPECTRALIZE_DSN": features_dsn(),
         "AWS_ACCESS_KEY_ID": credentials.access_key,
@@ -105,11 +114,14 @@ def require_spark_master() -> Connection:
     if not master.startswith("spark://"):
         return connection
     reasons = []
+    default_port = str(connection.port or _SPARK_PORT)
     for address in master.removeprefix("spark://").split(","):
         host, _, port = address.partition(":")
+        if not (port or default_port).isdecimal():
+            raise AirflowFailException(f"connection {SPARK_CONN_ID}: {master}: {port!r} is no port")
         try:
-            socket.create_connection((host, int(port or connection.port or _SPARK_PORT)), _SPARK_TIMEOUT_S).close()
-        except (OSError, ValueError) as error:
+            socket.create_connection((host, int(port or default_port)), _SPARK_TIMEOUT_S).close()
+        except (OSError, OverflowError) as error:
             reasons.append(f"{address}: {error}")
         else:
             return connection

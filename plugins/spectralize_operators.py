@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,11 +27,13 @@ from spectralize_links import BatchLink, SparkLink, push_links
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from spectralize.ledger import Batch
     from spectralize.sources import Source
     from spectralize.tables import BatchKind
 
 logger = logging.getLogger(__name__)
+
+#: What the job says before an error that waiting cannot mend.
+PERMANENT = "mel_spectrogram: permanent: "
 
 _KINDS: dict[str, BatchKind] = {
     "scheduled": "scheduled",
@@ -84,10 +85,7 @@ class SourceOperator(BaseOperator):
 
 
 class PlanBatchOperator(SourceOperator):
-    """Store the manifest of what is to be computed: listing minus ledger or, with `reprocess`, what the form selects.
-
-    A batch that cannot be planned, and will not be tried again, is closed as failed.
-    """
+    """Store the manifest of what is to be computed: listing minus ledger or, with `reprocess`, what the form selects."""
 
     TASK_ID: ClassVar[str] = "plan_batch"
 
@@ -107,7 +105,7 @@ class PlanBatchOperator(SourceOperator):
         if run.data_interval_start and run.data_interval_end:
             interval = (run.data_interval_start, run.data_interval_end)
         kind = "reprocess" if self.reprocess else run_kind(context)
-        with self._closing_on_failure(context), plain_errors():
+        with plain_errors():
             sources = load_sources()
             with connect(features_dsn()) as connection:
                 batch = plan_batch(
@@ -123,27 +121,6 @@ class PlanBatchOperator(SourceOperator):
                 )
         self.log.info("batch %d: %s", batch.batch_id, batch.counts)
         return {"batch_id": batch.batch_id, "manifest": batch.manifest_uri, "planned": batch.counts.planned}
-
-    @contextmanager
-    def _closing_on_failure(self, context: Context) -> Iterator[None]:
-        try:
-            yield
-        except AirflowException as error:
-            instance = context["ti"]
-            if isinstance(error, AirflowFailException) or instance.try_number > instance.max_tries:
-                self._abandon(context, str(error))
-            raise
-
-    def _abandon(self, context: Context, reason: str) -> None:
-        from spectralize import gate
-        from spectralize.database import connect
-
-        try:
-            with plain_errors(), connect(features_dsn()) as connection:
-                gate.abandon_batch(connection, context["dag_run"].dag_id, context["dag_run"].run_id, reason)
-        except AirflowException as error:
-            # The database is what failed: the batch, if there is one, stays open, and the next try goes on with it.
-            self.log.warning("the batch could not be closed: %s", error)
 
 
 def log_plan(*, source: str, params: dict[str, Any], ti: Any, **_: object) -> bool:
@@ -181,7 +158,9 @@ class MelSpectrogramOperator(SparkSubmitOperator):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
             conn_id=SPARK_CONN_ID,
-            application_args=[f"{{{{ ti.xcom_pull(task_ids='{PlanBatchOperator.TASK_ID}')['manifest'] }}}}"],
+            application_args=[
+                f"{{{{ (ti.xcom_pull(task_ids='{PlanBatchOperator.TASK_ID}') or {{}}).get('manifest') }}}}"
+            ],
             # Resuming would let a cleared task turn green without computing; the job itself is idempotent instead.
             durable=False,
             **kwargs,
@@ -193,7 +172,7 @@ class MelSpectrogramOperator(SparkSubmitOperator):
         from spectralize.database import connect
         from spectralize.package import build_zip
 
-        plan = context["ti"].xcom_pull(task_ids=PlanBatchOperator.TASK_ID)
+        plan = _require_plan(context)
         if not plan["planned"]:
             raise AirflowSkipException(f"batch {plan['batch_id']}: nothing to compute")
         with plain_errors():
@@ -213,7 +192,8 @@ class MelSpectrogramOperator(SparkSubmitOperator):
             own = [line for line in str(error).splitlines() if line.startswith("mel_spectrogram: ")]
             if not own:
                 raise
-            raise AirflowException(own[-1]) from None
+            may_pass = PERMANENT not in own[-1]
+            raise (AirflowException if may_pass else AirflowFailException)(own[-1]) from None
 
 
 class GateOperator(SourceOperator):
@@ -221,11 +201,15 @@ class GateOperator(SourceOperator):
 
     def execute(self, context: Context) -> None:
         """Fail, with the first reasons, if the batch exceeds a threshold."""
-        from spectralize import gate
+        from spectralize import gate, ledger
         from spectralize.database import connect
 
+        plan = _require_plan(context)
         with plain_errors(), connect(features_dsn()) as connection:
-            batch = _find_batch(connection, context)
+            batch = ledger.read_batch(connection, plan["batch_id"])
+            if batch.state in {"success", "failed"}:
+                # Only by marking plan_batch by hand: this try has planned nothing, and an older batch says nothing about it.
+                raise AirflowFailException(f"batch {batch.batch_id} is closed: this try has none to judge")
             source = load_sources().find(self.source)
             waited_s = waiting_s(source, context)
             must_find = (context["params"].get("nothing_new") or source.nothing_new) == "fail"
@@ -252,13 +236,20 @@ class CloseBatchOperator(SourceOperator):
         from spectralize import gate
         from spectralize.database import connect
 
+        states, run = _task_states(context), context["dag_run"]
+        failed = [task_id for task_id, state in states.items() if state in {"failed", "upstream_failed"}]
+        is_planned = states.get(PlanBatchOperator.TASK_ID) == "success"
         with plain_errors(), connect(features_dsn()) as connection:
-            batch = _find_batch(connection, context)
-            batch = gate.close_batch(connection, batch.batch_id, load_sources().find(self.source))
-        self.log.info("batch %d closed as %s: %s", batch.batch_id, batch.state, batch.counts)
+            if not is_planned:
+                gate.abandon_batch(connection, run.dag_id, run.run_id, f"failed: {', '.join(failed)}")
+                if failed:
+                    raise AirflowFailException(f"no batch was planned; failed: {', '.join(failed)}")
+                raise AirflowSkipException("nothing was to be planned")
+            batch_id = _require_plan(context)["batch_id"]
+            batch = gate.close_batch(connection, batch_id, load_sources().find(self.source))
+        logger.info("batch %d closed as %s: %s", batch.batch_id, batch.state, batch.counts)
         if batch.state != "success":
             raise AirflowFailException(f"batch {batch.batch_id} of {self.source} failed: {batch.failure}")
-        failed = [task_id for task_id, state in _task_states(context).items() if state in {"failed", "upstream_failed"}]
         if failed:
             raise AirflowFailException(
                 f"batch {batch.batch_id} of {self.source} is loaded, but failed: {', '.join(failed)}"
@@ -269,13 +260,15 @@ class CloseBatchOperator(SourceOperator):
             context["outlet_events"][self.ASSETS].add(asset, extra={"batch_id": batch.batch_id, **outcomes})
 
 
+def _require_plan(context: Context) -> dict[str, Any]:
+    """Return what plan_batch has left in this try."""
+    plan: dict[str, Any] | None = context["ti"].xcom_pull(task_ids=PlanBatchOperator.TASK_ID)
+    if not plan:
+        raise AirflowFailException(f"{PlanBatchOperator.TASK_ID} has left no plan: clear it, too")
+    return plan
+
+
 def _task_states(context: Context) -> dict[str, str | None]:
     run = context["dag_run"]
     states: dict[str, str | None] = context["ti"].get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])[run.run_id]
     return states
-
-
-def _find_batch(connection: Any, context: Context) -> Batch:
-    from spectralize import ledger
-
-    return ledger.find_batch(connection, context["dag_run"].dag_id, context["dag_run"].run_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from airflow.providers.common.sql.operators.sql import SQLCheckOperator, SQLExecuteQueryOperator
-from airflow.sdk import TaskGroup
+from airflow.sdk import BaseOperator, TaskGroup
 
 from spectralize_connections import TIMESCALE_CONN_ID
 from spectralize_operators import CloseBatchOperator, GateOperator, MelSpectrogramOperator, PlanBatchOperator
@@ -19,12 +19,15 @@ SQL_FOLDER = str(REPOSITORY / "sql")
 SPARK_POOL = "spark_jobs"
 
 
-def add_batch_steps(plan_batch: PlanBatchOperator, *, source: str, job_name: str) -> None:
+def add_batch_steps(ensure_schema: BaseOperator, plan_batch: PlanBatchOperator, *, source: str, job_name: str) -> None:
     """Wire job, gate, indexes and closing behind `plan_batch`, in the DAG that is being defined.
 
     `plan_batch` is their setup. So clearing any step clears it too (a closed batch takes nothing more), and no step runs
-    without a batch of this very try: the gate, which does not mind a failed job, could only judge an older one.
+    without a batch of this very try: the gate, which does not mind a failed job, could only judge an older one. `ensure_schema`
+    is a setup, too, so that `close_batch` runs, and fails, even if nothing was planned: a last step that is skipped, as when a
+    waiting run is marked failed, would turn the run green.
     """
+    ensure_schema.as_setup()
     plan_batch.as_setup()
     mel_spectrogram = MelSpectrogramOperator(
         task_id="mel_spectrogram",
@@ -46,6 +49,6 @@ def add_batch_steps(plan_batch: PlanBatchOperator, *, source: str, job_name: str
             autocommit=True,
         )
     close_batch = CloseBatchOperator(task_id="close_batch", source=source).as_teardown(
-        setups=plan_batch, on_failure_fail_dagrun=True
+        setups=[ensure_schema, plan_batch], on_failure_fail_dagrun=True
     )
     plan_batch >> mel_spectrogram >> gate >> index >> close_batch

@@ -20,7 +20,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from spectralize.database import connect, resolve_dsn
-from spectralize.errors import SpectralizeError
+from spectralize.errors import ServiceError, SpectralizeError
 from spectralize.ledger import hold_batch_open
 from spectralize.manifest import Manifest, read_manifest
 from spectralize.s3 import open_s3
@@ -76,8 +76,12 @@ def main() -> int:
             counts = compute_batch(spark, manifest)
         finally:
             spark.stop()
-    except SpectralizeError as error:
+    except ServiceError as error:
         print(f"mel_spectrogram: {error}", file=sys.stderr)
+        return 1
+    except SpectralizeError as error:
+        # Airflow does not try again what says so.
+        print(f"mel_spectrogram: permanent: {error}", file=sys.stderr)
         return 1
     except (PySparkException, Py4JError) as error:
         print(f"mel_spectrogram: {_root_line(error)}", file=sys.stderr)
@@ -90,7 +94,8 @@ def _root_line(error: Exception) -> str:
     """Find our own error in Spark's long report of a failed stage."""
     for line in str(error).splitlines():
         if line.strip().startswith("spectralize.errors."):
-            return line.strip().partition(": ")[2]
+            kind, _, message = line.strip().partition(": ")
+            return message if kind.endswith(".ServiceError") else f"permanent: {message}"
     if "Python worker exited unexpectedly" in str(error):
         return "a Python worker died four times on the same slice, by a signal or for want of memory: see its task in the log"
     return (str(error).splitlines() or [repr(error)])[0]

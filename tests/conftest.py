@@ -194,7 +194,11 @@ def store(dsn: str, aws: None) -> Iterator[Store]:
     # Every bucket holds on to volumes of its own, and there are only as many as fit the disk.
     for name in (bucket, f"{bucket}-manifests"):
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
-            if found := page.get("Contents"):
-                objects = [{"Key": item["Key"]} for item in found]
+            keys = [item["Key"] for item in page.get("Contents", [])]
+            if objects := [{"Key": key} for key in keys if key.isprintable()]:
                 client.delete_objects(Bucket=name, Delete={"Objects": objects, "Quiet": True})
+            # Not every character may stand in the XML that names many.
+            for key in keys:
+                if not key.isprintable():
+                    client.delete_object(Bucket=name, Key=key)
         client.delete_bucket(Bucket=name)

@@ -117,7 +117,10 @@ def plan(
         first, last = (day.replace(tzinfo=UTC) for day in (first_day, last_day or first_day))
         if last < first:
             raise typer.BadParameter("is before --from", param_hint="--to")
-        interval = (first, last + timedelta(days=1))
+        try:
+            interval = (first, last + timedelta(days=1))
+        except OverflowError as error:
+            raise typer.BadParameter("is the end of time", param_hint="--to") from error
     found = load_sources().find(source)
     progress = Console(stderr=True)
     with (

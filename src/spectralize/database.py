@@ -12,6 +12,9 @@ from spectralize.errors import ConfigError, LedgerError, ServiceError
 
 CONNECT_TIMEOUT_S = 10
 
+#: What PostgreSQL says to the wrong password, role or database. Errors of connecting carry no SQLSTATE.
+_REFUSALS = ("authentication failed", "no password supplied", "no pg_hba.conf entry", '" does not exist')
+
 #: Classes of SQLSTATE that say the server is going away, coming up, full, or wants the transaction again.
 _OUTAGE_CLASSES = ("08", "40", "53", "57", "58")
 
@@ -75,7 +78,7 @@ def connect(
     Raises
     ------
     ConfigError
-        If there is no DSN or it is malformed.
+        If there is no DSN, it is malformed, or the server refuses its role, password or database.
     ServiceError
         If the database cannot be reached.
     """
@@ -89,4 +92,6 @@ def connect(
             options="-c timezone=UTC",
         )
     except psycopg.OperationalError as error:
+        if any(text in str(error) for text in _REFUSALS):
+            raise ConfigError(f"database {describe_dsn(dsn)} refuses us: {_first_line(error)}") from error
         raise ServiceError(f"database {describe_dsn(dsn)} is unreachable: {_first_line(error)}") from error

@@ -38,7 +38,7 @@ _USUAL_SR_HZ = 44_100
 _FRAME_BYTES, _HOP_BYTES, _SECOND_BYTES = 91, 88, 108
 
 _MEASURED_RATES = """
-SELECT lower(substring(o.key FROM '\\.([^./]*)$')) AS suffix, sum(o.size_bytes)::float / sum(r.decoded_duration_s)
+SELECT coalesce(lower(substring(o.key FROM '\\.([^./]*)$')), '') AS suffix, sum(o.size_bytes)::float / sum(r.decoded_duration_s)
 FROM (SELECT object_id, decoded_duration_s FROM spectralize.recordings ORDER BY object_id DESC LIMIT 20000) AS r
 JOIN spectralize.objects AS o USING (object_id)
 GROUP BY 1 HAVING sum(r.decoded_duration_s) >= %(enough_s)s

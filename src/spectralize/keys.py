@@ -15,6 +15,9 @@ Origin = Literal["key", "last_modified", "given"]
 EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)
 LATEST_AHEAD = timedelta(days=2)
 
+#: S3's own limit; servers that allow more would exceed what an index can hold.
+MAX_KEY_BYTES = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class KeyTime:
@@ -26,12 +29,17 @@ class KeyTime:
 
 
 def is_wanted(key: str, source: Source) -> bool:
-    """Tell whether the source's prefix and globs select this key. Folder markers and keys with NUL are never wanted."""
-    if key.endswith("/") or "\x00" in key or not source.template.matches(key):
+    """Tell whether the source's prefix and globs select this key. Folder markers are never wanted."""
+    if key.endswith("/") or not is_storable(key) or not source.template.matches(key):
         return False
     return any(matches_glob(key, glob) for glob in source.include) and not any(
         matches_glob(key, glob) for glob in source.exclude
     )
+
+
+def is_storable(key: str) -> bool:
+    """Tell whether a key fits the database: without NUL, and no longer than S3 allows."""
+    return "\x00" not in key and len(key.encode(errors="replace")) <= MAX_KEY_BYTES
 
 
 def matches_glob(key: str, glob: str) -> bool:

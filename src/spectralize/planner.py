@@ -25,7 +25,7 @@ Connection = psycopg.Connection[Any]
 
 _PLAN = f"""
 INSERT INTO spectralize.batch_objects (batch_id, object_id, profile_id, generation)
-SELECT %(batch_id)s, c.object_id, c.profile_id, CASE WHEN c.computed_in > 0 THEN %(batch_id)s ELSE 0 END
+SELECT %(batch_id)s, c.object_id, c.profile_id, CASE WHEN c.is_recompute THEN %(batch_id)s ELSE 0 END
 FROM candidates AS c
 JOIN ({worklist.FIRST}) AS first USING (object_id)
 """
@@ -87,7 +87,7 @@ def plan_batch(
         `s3://bucket/prefix` under which the manifest is stored, as `<source>/<batch_id>.jsonl`.
     max_objects
         Cap for this batch, below the source's own. Oldest first; what is computed again, in the order in which it was
-        computed last, so that capped runs one after the other come to everything.
+        tried last, so that capped runs one after the other come to everything.
     profile
         Compute this one instead of the source's.
     """

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Connection = psycopg.Connection[Any]
 
 _SHOWN_KEYS = 5
+_SHOWN_FORMATS = 8
 
 _SUFFIX = r"coalesce(lower(substring(key FROM '\.([^./]*)$')), '')"
 
@@ -33,7 +34,7 @@ SELECT {_SUFFIX}, count(*), sum(size_bytes)::bigint
 FROM (SELECT DISTINCT key, size_bytes FROM candidates WHERE is_settled) AS settled GROUP BY 1 ORDER BY 2 DESC, 1
 """
 _FIRST_PAIRS = f"""
-SELECT count(*), count(*) FILTER (WHERE c.computed_in > 0)
+SELECT count(*), count(*) FILTER (WHERE c.is_recompute)
 FROM candidates AS c JOIN ({worklist.FIRST}) AS first USING (key)
 """
 _FIRST_KEYS = f"SELECT key FROM ({worklist.FIRST}) AS first LIMIT {_SHOWN_KEYS}"
@@ -82,7 +83,12 @@ class Preview:
         ]
         if not counts.planned:
             return [*lines, "the next run would find nothing to compute"]
-        formats = ", ".join(f"{group.n_objects} {group.suffix or 'without suffix'}" for group in self.groups)
+        formats = ", ".join(
+            f"{group.n_objects} {as_one_line(group.suffix) or 'without suffix'}"
+            for group in self.groups[:_SHOWN_FORMATS]
+        )
+        if len(self.groups) > _SHOWN_FORMATS:
+            formats += f" and {len(self.groups) - _SHOWN_FORMATS} other formats"
         lines.append(f"the next run would compute {counts.planned} objects: {formats}")
         if self.n_recomputed:
             lines.append(f"{self.n_recomputed} of them again, as a new generation; what they have now is kept")

@@ -46,7 +46,11 @@ def open_s3() -> "S3Client":
         s3={"addressing_style": style},
     )
     # A session of its own: the default one would keep the credentials of an earlier batch in a reused worker.
-    return boto3.session.Session().client("s3", config=config)
+    try:
+        return boto3.session.Session().client("s3", config=config)
+    except ValueError as error:
+        # An address that is none, such as one without http://.
+        raise ConfigError(f"S3: AWS_ENDPOINT_URL_S3 = {os.environ.get('AWS_ENDPOINT_URL_S3')!r}: {error}") from error
 
 
 def split_uri(uri: str) -> tuple[str, str]:

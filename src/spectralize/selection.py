@@ -13,7 +13,7 @@ from spectralize.errors import ConfigError
 from spectralize.keys import is_wanted, matches_glob
 from spectralize.sources import Source
 from spectralize.tables import OUTCOMES, REJECT_CLASSES, Counts
-from spectralize.worklist import COMPUTED_IN, CREATE_SCRATCH
+from spectralize.worklist import CREATE_SCRATCH, IS_RECOMPUTE, TRIED_IN
 
 Connection = psycopg.Connection[Any]
 
@@ -22,7 +22,8 @@ _PAGE_ROWS = 5_000
 
 #: Of each key the object that is listed now. `line` is the newest one with an outcome: where the pair stands.
 _SELECT = f"""
-SELECT o.key, o.object_id, wanted.profile_id, o.size_bytes, o.last_modified, {COMPUTED_IN} AS computed_in
+SELECT o.key, o.object_id, wanted.profile_id, o.size_bytes, o.last_modified, {IS_RECOMPUTE} AS is_recompute,
+       {TRIED_IN} AS tried_in
 FROM spectralize.objects AS o
 CROSS JOIN unnest(%(profile_ids)s::integer[]) AS wanted (profile_id)
 LEFT JOIN LATERAL (
@@ -97,10 +98,9 @@ class Selection:
         ConfigError
             For a value that is none, such as a date that does not exist.
         """
-        last = _day(form, "last_day")
         return cls(
             start=_day(form, "first_day"),
-            end=last + timedelta(days=1) if last else None,
+            end=_day(form, "last_day", later=timedelta(days=1)),
             key_glob=form.get("key_glob") or None,
             batch_id=form.get("batch_id"),
             outcomes=tuple(form.get("outcomes") or ()) or None,
@@ -109,11 +109,11 @@ class Selection:
         )
 
 
-def _day(form: Mapping[str, Any], name: str) -> datetime | None:
+def _day(form: Mapping[str, Any], name: str, later: timedelta = timedelta()) -> datetime | None:
     value = form.get(name)
     try:
-        return datetime.combine(date.fromisoformat(value), time(), UTC) if value else None
-    except (TypeError, ValueError) as error:
+        return datetime.combine(date.fromisoformat(value), time(), UTC) + later if value else None
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{name} = {value!r}: must be a date such as 2024-06-01") from error
 
 
@@ -145,7 +145,7 @@ def select(connection: Connection, source: Source, profile_ids: Sequence[int], s
         while page := rows.fetchmany(_PAGE_ROWS):
             # The globs of a source and of a form mean the same, so both are judged here.
             found = [row for row in page if _is_selected(row[0], source, selection)]
-            cursor.executemany("INSERT INTO candidates VALUES (%s, %s, %s, %s, %s, true, %s)", found)
+            cursor.executemany("INSERT INTO candidates VALUES (%s, %s, %s, %s, %s, true, %s, %s)", found)
     [n_objects] = fetch_row(connection, "SELECT count(DISTINCT object_id) FROM candidates")
     connection.commit()
     return Counts(listed=n_objects, over_cap=n_objects)

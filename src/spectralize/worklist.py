@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from spectralize.database import fetch_row
-from spectralize.keys import is_wanted, key_to_time
+from spectralize.keys import is_storable, is_wanted, key_to_time
 from spectralize.listing import list_pages
 from spectralize.sources import Source
 from spectralize.tables import PASSING_REJECT_CLASSES, Counts, ListedObject
@@ -27,19 +27,25 @@ Connection = psycopg.Connection[Any]
 Interval = tuple[datetime, datetime]
 
 #: A planned pair needs no work if it has a spectrogram, or had one until its retention ran out, or was rejected for good by
-#: this version of the core. One that was removed as superseded is wanted again if its content returns under the key.
+#: this version of the core the last time. One that was removed as superseded is wanted again if its content returns
+#: under the key.
 _IS_FINAL = """(
     EXISTS (SELECT FROM spectralize.spectrograms AS s
             WHERE s.object_id = o.object_id AND s.profile_id = wanted.profile_id
               AND s.expired_because IS DISTINCT FROM 'superseded' OFFSET 0)
-    OR EXISTS (SELECT FROM spectralize.batch_objects AS r JOIN spectralize.batches AS b USING (batch_id)
-               WHERE r.object_id = o.object_id AND r.profile_id = wanted.profile_id AND r.outcome = 'rejected'
-                 AND r.reason_class <> ALL (%(passing)s) AND b.core_version = %(core_version)s OFFSET 0)
+    OR (SELECT r.outcome = 'rejected' AND r.reason_class <> ALL (%(passing)s) AND b.core_version = %(core_version)s
+        FROM spectralize.batch_objects AS r JOIN spectralize.batches AS b USING (batch_id)
+        WHERE r.object_id = o.object_id AND r.profile_id = wanted.profile_id AND r.outcome IS NOT NULL
+        ORDER BY r.batch_id DESC LIMIT 1) IS TRUE
 )"""
 
-#: The batch that computed a pair last, 0 if none has: what is computed again is computed in this order.
-COMPUTED_IN = """coalesce((SELECT max(s.batch_id) FROM spectralize.spectrograms AS s
-                           WHERE s.object_id = o.object_id AND s.profile_id = wanted.profile_id), 0)"""
+#: Whether a pair has a claim already, so that computing it again takes a new generation.
+IS_RECOMPUTE = """EXISTS (SELECT FROM spectralize.spectrograms AS s
+                        WHERE s.object_id = o.object_id AND s.profile_id = wanted.profile_id OFFSET 0)"""
+
+#: The batch that tried a pair last, whatever came of it; 0 if none has.
+TRIED_IN = """coalesce((SELECT max(l.batch_id) FROM spectralize.batch_objects AS l
+                        WHERE l.object_id = o.object_id AND l.profile_id = wanted.profile_id AND l.outcome IS NOT NULL), 0)"""
 
 _PAGE = """unnest(%(keys)s::text[], %(etags)s::text[], %(sizes)s::bigint[], %(modified)s::timestamptz[],
                %(partitions)s::timestamptz[], %(origins)s::text[])
@@ -66,15 +72,16 @@ CREATE_SCRATCH = """
 CREATE TEMPORARY TABLE IF NOT EXISTS listed_keys (key text COLLATE "C" PRIMARY KEY);
 CREATE TEMPORARY TABLE IF NOT EXISTS candidates (
     key text COLLATE "C", object_id bigint, profile_id integer, size_bytes bigint, last_modified timestamptz,
-    is_settled boolean, computed_in bigint
+    is_settled boolean, is_recompute boolean, tried_in bigint
 );
 TRUNCATE listed_keys, candidates;
 """
 
-#: The first objects of a batch: what was never computed, by age, and then what was computed longest ago.
+#: The first objects of a batch: what was never tried, by age, and then what was tried longest ago, so that nothing that
+#: fails, or is rejected, again and again stands in the way of the rest.
 FIRST = """
-SELECT key, object_id, size_bytes, min(computed_in) AS computed_in FROM candidates WHERE is_settled
-GROUP BY key, object_id, size_bytes, last_modified ORDER BY min(computed_in), last_modified, object_id, key
+SELECT key, object_id, size_bytes FROM candidates WHERE is_settled
+GROUP BY key, object_id, size_bytes, last_modified ORDER BY min(tried_in), last_modified, object_id, key
 LIMIT %(max_objects)s
 """
 
@@ -87,14 +94,19 @@ _IN_INTERVAL = """(%(start)s::timestamptz IS NULL
     OR (coalesce(o.partition_at, page.partition_at) >= %(start)s AND coalesce(o.partition_at, page.partition_at) < %(end)s))"""
 
 #: Unchanged for long enough: by S3's clock, or since the ledger saw it first, should S3's clock be ahead.
-_IS_SETTLED = (
-    "(coalesce(least(o.last_modified, o.listed_since), page.last_modified) <= %(settled_before)s::timestamptz)"
-)
+#: An object that returns under its key (A, B, A) begins anew, here as in _SEE.
+_IS_SETTLED = """(coalesce(
+    CASE WHEN o.tombstoned_at IS NULL AND o.last_modified >= page.last_modified AND NOT EXISTS (
+             SELECT FROM spectralize.objects AS p
+             WHERE p.bucket = o.bucket AND p.key = o.key AND p.listed_since > o.listed_since OFFSET 0)
+         THEN least(o.last_modified, o.listed_since) ELSE greatest(o.last_modified, page.last_modified) END,
+    page.last_modified) <= %(settled_before)s::timestamptz)"""
 
 _ADD_CANDIDATES = f"""
-INSERT INTO candidates (key, object_id, profile_id, size_bytes, last_modified, is_settled, computed_in)
-SELECT page.key, o.object_id, wanted.profile_id, page.size_bytes, coalesce(o.last_modified, page.last_modified),
-       {_IS_SETTLED}, {COMPUTED_IN}
+INSERT INTO candidates (key, object_id, profile_id, size_bytes, last_modified, is_settled, is_recompute,
+                        tried_in)
+SELECT page.key, o.object_id, wanted.profile_id, page.size_bytes, greatest(o.last_modified, page.last_modified),
+       {_IS_SETTLED}, {IS_RECOMPUTE}, {TRIED_IN}
 FROM {_KNOWN}
 CROSS JOIN unnest(%(profile_ids)s::integer[]) AS wanted (profile_id)
 WHERE {_IN_INTERVAL} AND (%(force)s OR NOT {_IS_FINAL})
@@ -154,8 +166,8 @@ def _pages(
                 for item in ignored
                 if interval[0] <= key_to_time(item.key, source, item.last_modified).at < interval[1]
             ]
-        # Also those that are ignored: a key is gone only if no source can see it. NUL no text column can hold.
-        seen = {"listed_keys": [item.key for item in listed if "\x00" not in item.key]}
+        # Also those that are ignored: a key is gone only if no source can see it.
+        seen = {"listed_keys": [item.key for item in listed if is_storable(item.key)]}
         yield _Page(common | seen | _page_values(wanted, source), len(listed), len(ignored))
 
 

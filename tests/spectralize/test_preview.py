@@ -9,6 +9,7 @@ import pytest
 from spectralize import gate
 from spectralize.errors import ConfigError
 from spectralize.estimate import Group, Rates, read_rates
+from spectralize.expiry import remove_superseded
 from spectralize.ledger import Batch
 from spectralize.planner import has_work
 from spectralize.preview import Preview, preview_batch
@@ -189,9 +190,55 @@ def test_a_profile_that_is_new_is_computed_for_what_is_selected(store: Store, hi
     assert not has_work(store.connection, store.client, store.source)
 
 
+def test_what_is_rejected_again_and_again_does_not_stand_in_the_way_of_the_rest(store: Store) -> None:
+    for name in ("r0", "r1"):
+        store.put(f"{name}.wav", b"no audio")
+    for name in ("a", "b"):
+        store.put(f"{name}.wav", wav())
+    store.ingest()
+    turns = [planned_keys(store, store.ingest(force=True, max_objects=1)) for _ in range(5)]
+    assert sorted(key for turn in turns[:4] for key in turn) == ["a.wav", "b.wav", "r0.wav", "r1.wav"]
+    assert turns[4] == turns[0]
+    rejected = Selection(outcomes=("rejected",))
+    turns = []
+    for _ in range(2):
+        batch = store.plan(store.run(kind="reprocess"), selection=rejected, max_objects=1)
+        store.compute(batch)
+        store.finish(batch)
+        turns.append(planned_keys(store, batch))
+    assert sorted(key for turn in turns for key in turn) == ["r0.wav", "r1.wav"]
+
+
+def test_a_recording_that_was_rejected_once_and_loaded_later_is_computed_again_when_it_returns(store: Store) -> None:
+    long = wav(3.0, seed=1)
+    limited = store.source.model_copy(update={"max_duration_s": 2.0})
+    unlimited, store.source = store.source, limited
+    store.put("a.wav", long)
+    assert store.ingest().counts.outcomes["rejected"] == 1
+    store.source = unlimited
+    batch = store.plan(store.run(kind="reprocess"), selection=Selection(reject_class="too_long"))
+    store.compute(batch)
+    assert store.finish(batch).counts.outcomes["loaded"] == 1
+    store.put("a.wav", wav(seed=2))
+    store.ingest()
+    assert remove_superseded(store.connection, grace=timedelta(0)).n_spectrograms >= 1
+    store.put("a.wav", long)
+    assert store.ingest().counts.outcomes["loaded"] == 1
+    assert store.breaches() == {}
+
+
+def test_a_hostile_suffix_is_text_on_one_line(store: Store) -> None:
+    store.put("a.w\x1b[2Jav\nlisted 0", wav())
+    store.source = store.source.model_copy(update={"include": ("*",)})
+    lines = look(store).lines()
+    assert all(line.isprintable() for line in lines)
+    assert "1 w\\x1b[2jav\\nlisted 0" in "\n".join(lines)
+
+
 @pytest.mark.parametrize(
     ("form", "said"),
     [
+        ({"last_day": "9999-12-31"}, "last_day = '9999-12-31': must be a date"),
         ({"first_day": "2024-06-31"}, "first_day = '2024-06-31': must be a date"),
         ({"first_day": "2024-06-02", "last_day": "2024-06-01"}, "must be after start"),
         ({"outcomes": ["lost"]}, "outcome = 'lost': must be one of loaded"),
