@@ -153,6 +153,10 @@ class AirflowApi:
 
         return wait_until(probe, what=f"run {run_id} of {dag_id}", timeout_s=timeout_s)
 
+    def set_run_state(self, dag_id: str, run_id: str, state: str) -> None:
+        """Mark a run as success or failed, as one does by hand in the UI."""
+        self._request("PATCH", f"dags/{dag_id}/dagRuns/{run_id}", json={"state": state})
+
     def clear(
         self, dag_id: str, run_id: str, task_ids: Collection[str] | None = None, *, only_failed: bool = False
     ) -> None:

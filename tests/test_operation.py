@@ -314,6 +314,16 @@ def test_a_backfill_of_seven_days_loads_each_day_with_its_run_once_and_again_by_
 
 
 @pytest.mark.slow
+def test_a_waiting_run_that_is_marked_failed_does_not_turn_green(airflow: AirflowApi) -> None:
+    run = airflow.trigger(DAG_ID, {"wait_s": 600})
+    wait_for_task(airflow, run, "sense", "deferred")
+    airflow.set_run_state(DAG_ID, run.run_id, "failed")
+    wait_for_task(airflow, run, "close_batch", "failed")
+    assert done(airflow, run).state == "failed"
+    assert "no batch was planned; failed: sense" in airflow.task_log(DAG_ID, run.run_id, "close_batch")
+
+
+@pytest.mark.slow
 def test_a_cleared_run_that_cannot_plan_does_not_turn_green_on_its_old_batch(
     airflow: AirflowApi, connection: psycopg.Connection[Any], stack: Stack
 ) -> None:
@@ -328,11 +338,7 @@ def test_a_cleared_run_that_cannot_plan_does_not_turn_green_on_its_old_batch(
         stack.start("s3")
     assert run.state == "failed"
     found = states(airflow, run)
-    assert (found["plan_batch"], found["gate"], found["close_batch"]) == (
-        "failed",
-        "upstream_failed",
-        "upstream_failed",
-    )
+    assert (found["plan_batch"], found["gate"], found["close_batch"]) == ("failed", "upstream_failed", "failed")
     assert batches(connection, run)[0] == before
     assert all(batch["state"] == "failed" for batch in batches(connection, run)[1:])
     assert breaches(connection) == []
