@@ -20,15 +20,15 @@ after indexes and statistics, `close_batch` closes it for good.
 
 **On failure.** Every step can be retried or cleared at any moment: the job is idempotent, an object is loaded whole or not
 at all. `gate` fails when an object failed for our reasons, or when too many were rejected; its message names the first ones,
-the link *Batch* and `spectralize status <batch>` all of them. Failed objects are planned again by the next run. What waiting
+the run's tab *Batch* and `spectralize status <batch>` all of them. Failed objects are planned again by the next run. What waiting
 cannot mend (a bucket that is not there, refused credentials, an unknown connection) is not retried. Clearing a finished run
 opens a new batch for it and keeps the old one.
 
 **Backfill.** From the UI (Trigger, Backfill), the REST API or `airflow backfill create`: each run does the objects whose
 `partition_at` (the date in the key, else last_modified as first seen) lies in [start, end) of its interval, and leaves alone
 what has an outcome. Runs may go in any order and side by side. With the param `force` they compute it again, as a new
-generation; the old one and its lineage stay. Choose *All runs* under Reprocess Behavior to have days done again that have a
-run already.
+generation; the old one and its lineage stay. Choose *All Runs* under Reprocess Behavior to have days done again that have a
+run already, and tick *Override parameters on existing runs*: without it the form sends no params, not even for new runs.
 
 **Recompute by other criteria** than a date (a batch, rejects of a class, an old version): the DAG `reprocess_audio`.
 """
@@ -58,7 +58,10 @@ def make_ingest_dag(source: Source) -> DAG:
         template_searchpath=[SQL_FOLDER],
         params={
             "force": Param(
-                False, type="boolean", description="Compute again what has a spectrogram, as a new generation."
+                False,
+                type="boolean",
+                description="Compute again what has a spectrogram, as a new generation. In the backfill form, tick "
+                "Override parameters on existing runs as well: it sends no parameters without it.",
             ),
             "max_objects": Param(
                 None,
@@ -78,6 +81,7 @@ def make_ingest_dag(source: Source) -> DAG:
                 None,
                 type=["null", "string"],
                 enum=[None, "succeed", "fail"],
+                values_display={"null": "as the source says"},
                 description="What a run that waited makes of an empty batch; empty means what the source says.",
             ),
         },

@@ -23,7 +23,7 @@ reads every frame, which takes minutes per hundred million.
 **Erasing one recording** (consent withdrawn) is a command: `spectralize forget`.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, CronTriggerTimetable, Param
@@ -35,8 +35,8 @@ with DAG(
     dag_id="maintain_timescale",
     description="Retention, superseded generations, columnstore, indexes, verify and a report",
     doc_md=__doc__,
-    schedule=CronTriggerTimetable("0 4 * * 0", timezone="UTC"),
-    start_date=datetime(2024, 1, 1, tzinfo=UTC),
+    # Without a start date, unpausing makes up for no missed Sunday: one's first run may be the dry one.
+    schedule=CronTriggerTimetable("0 4 * * 0", timezone="UTC", run_immediately=False),
     catchup=False,
     max_active_runs=1,
     tags=["maintenance"],

@@ -16,7 +16,7 @@ since it was last listed, is not selected; if it goes meanwhile, it ends as `van
 now, whichever batch brought it there.
 
 **More than fits into one batch** (`max_objects`, or the source's limit) is `over cap`: trigger the same form again. It goes on
-with what was computed longest ago.
+with what was tried longest ago.
 
 **On failure.** As in the ingest DAGs: every step can be retried or cleared, `gate` names the first objects that failed.
 """
@@ -58,6 +58,7 @@ with DAG(
             None,
             type=["null", "string"],
             enum=[None, *sorted(load_profiles())],
+            values_display={"null": "those of the source"},
             description="Compute this profile; empty means those of the source. One that is not the source's is computed "
             "for what is selected, and not for later recordings.",
         ),
@@ -72,7 +73,7 @@ with DAG(
             None,
             type=["null", "string"],
             maxLength=1024,
-            description="A glob on the whole key, such as field/site-7/*.wav; * also matches /, letter case is ignored.",
+            description="A glob on the whole key, such as site-7/*.wav; * also matches /, letter case is ignored.",
         ),
         "batch_id": Param(None, type=["null", "integer"], minimum=1, description="Only what this batch has planned."),
         "outcomes": Param(
@@ -86,6 +87,7 @@ with DAG(
             None,
             type=["null", "string"],
             enum=[None, *REJECT_CLASSES],
+            values_display={"null": "any"} | {name: f"{name}: {text}" for name, text in REJECT_CLASSES.items()},
             description="Only what is rejected for this reason now.",
         ),
         "core_version_older_than": Param(

@@ -157,7 +157,7 @@ def test_a_dry_run_of_reprocess_prints_the_plan_and_changes_nothing(
     assert run.state == "success", describe(airflow, run)
     assert states(airflow, run)["plan_batch"] == "skipped"
     log = airflow.task_log("reprocess_audio", run.run_id, "show_plan")
-    assert "the next run would compute 11 objects: 11 mp3" in log
+    assert "this form would compute 11 objects: 11 mp3" in log
     assert "a dry run" in log
     assert connection.execute("SELECT count(*) FROM spectralize.batches").fetchall() == before
 
@@ -168,6 +168,8 @@ def test_the_weekly_maintenance_says_what_it_did_and_verifies(
     airflow.unpause("maintain_timescale")
     run = done(airflow, airflow.trigger("maintain_timescale", {"grace_days": 0}))
     assert run.state == "success", describe(airflow, run)
+    # Unpausing has not made up for a Sunday before, which would not have been as the form says.
+    assert [found.run_id for found in airflow.runs("maintain_timescale")] == [run.run_id]
     assert "invariants hold" in airflow.task_log(run.dag_id, run.run_id, "verify_store")
     assert "left out" in airflow.task_log(run.dag_id, run.run_id, "convert_to_columnstore")
     assert "mel_frames" in airflow.task_log(run.dag_id, run.run_id, "report_store")

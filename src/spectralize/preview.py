@@ -56,6 +56,8 @@ class Preview:
         The objects of this batch by format.
     first_keys
         Some of its objects, first come first.
+    is_selection
+        It is what a form selects, rather than what a listing has.
     """
 
     source: str
@@ -67,6 +69,7 @@ class Preview:
     groups: tuple[Group, ...]
     first_keys: tuple[str, ...]
     rates: Rates
+    is_selection: bool = False
 
     @property
     def n_batches(self) -> int:
@@ -81,15 +84,18 @@ class Preview:
             f"listed {counts.listed} = unchanged {counts.unchanged} + planned {counts.planned} + unsettled "
             f"{counts.unsettled} + ignored {counts.ignored} + over cap {counts.over_cap}",
         ]
+        run = "this form" if self.is_selection else "the next run"
+        if self.is_selection:
+            lines[1] = f"selected {counts.listed} = planned {counts.planned} + over cap {counts.over_cap}"
         if not counts.planned:
-            return [*lines, "the next run would find nothing to compute"]
+            return [*lines, f"{run} would find nothing to compute"]
         formats = ", ".join(
             f"{group.n_objects} {as_one_line(group.suffix) or 'without suffix'}"
             for group in self.groups[:_SHOWN_FORMATS]
         )
         if len(self.groups) > _SHOWN_FORMATS:
             formats += f" and {len(self.groups) - _SHOWN_FORMATS} other formats"
-        lines.append(f"the next run would compute {counts.planned} objects: {formats}")
+        lines.append(f"{run} would compute {_number(counts.planned, 'object')}: {formats}")
         if self.n_recomputed:
             lines.append(f"{self.n_recomputed} of them again, as a new generation; what they have now is kept")
         lines.append(f"it would take {_amounts(self.next_batch)}")
@@ -149,14 +155,23 @@ def preview_batch(
         groups=tuple(groups),
         first_keys=first_keys,
         rates=rates,
+        is_selection=selection is not None,
     )
 
 
 def _amounts(forecast: Forecast) -> str:
     return (
-        f"about {forecast.audio_s / 3600:.2g} h of audio, {_gigabytes(forecast.size_bytes)} to read, "
+        f"about {_hours(forecast.audio_s)} of audio, {_gigabytes(forecast.size_bytes)} to read, "
         f"{max(1, round(forecast.work_s / 60))} min, {_gigabytes(forecast.disk_bytes)} of disk"
     )
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2g} h" if seconds >= 3600 else f"{seconds / 60:.2g} min"
 
 
 def _gigabytes(n_bytes: int) -> str:

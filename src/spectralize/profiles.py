@@ -74,7 +74,9 @@ def one_line(error: ValidationError) -> str:
         where = ".".join(str(part) for part in item["loc"])
         if not where:
             parts.append(message)
-        elif item["type"] in {"missing", "extra_forbidden"}:
+        elif item["type"] == "extra_forbidden":
+            parts.append(f"{where}: there is no such key")
+        elif item["type"] == "missing":
             parts.append(f"{where}: {message[0].lower()}{message[1:]}")
         else:
             parts.append(f"{where} = {item['input']!r}: {message[0].lower()}{message[1:]}")

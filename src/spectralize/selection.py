@@ -98,8 +98,11 @@ class Selection:
         ConfigError
             For a value that is none, such as a date that does not exist.
         """
+        first, last = _day(form, "first_day"), _day(form, "last_day")
+        if first and last and last < first:
+            raise ConfigError(f"last_day = {last:%Y-%m-%d}: is before first_day ({first:%Y-%m-%d})")
         return cls(
-            start=_day(form, "first_day"),
+            start=first,
             end=_day(form, "last_day", later=timedelta(days=1)),
             key_glob=form.get("key_glob") or None,
             batch_id=form.get("batch_id"),

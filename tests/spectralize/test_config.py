@@ -24,7 +24,7 @@ MODIFIED = datetime(2024, 7, 1, 12, 0, tzinfo=UTC)
         ({"fmin": 500.0, "fmax": 400.0}, r"fmax = 400.0: must be above fmin \(500.0\)"),
         ({"window": "han"}, "window = 'han': input should be 'hann'"),
         ({"waveform": "all"}, "waveform = 'all': input should be 'off', 'envelope' or 'pcm'"),
-        ({"n_mel": 1}, "n_mel: extra inputs are not permitted"),
+        ({"n_mel": 1}, "n_mel: there is no such key"),
         ({"sr": "44100"}, "sr.*'44100'"),
     ],
 )
@@ -81,7 +81,7 @@ def write_sources(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> N
         ("time_patterns = ['(']", "time_patterns: '\\(' is not a regular expression"),
         ("time_patterns = ['(?P<year>x)']", "must have the groups year, month, day"),
         ("max_rejected_share = 2", "max_rejected_share = 2: input should be less than or equal to 1"),
-        ("buckt = 'x'", "buckt: extra inputs are not permitted"),
+        ("buckt = 'x'", "buckt: there is no such key"),
     ],
 )
 def test_a_bad_source_is_one_line_and_leaves_the_others(
