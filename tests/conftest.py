@@ -13,11 +13,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
 from psycopg import sql
+from xdist.scheduler import LoadFileScheduling
 
 from local.airflow_api import AirflowApi
 from local.paths import REPO
@@ -34,6 +36,7 @@ from tests.store import Store
 LONGEST = (
     "tests/test_flow.py",
     "tests/test_operation.py",
+    "tests/test_pages.py",
     "tests/spark_jobs/test_mel_spectrogram.py",
     "tests/spectralize/test_formats.py",
     "tests/local/test_stack.py",
@@ -45,24 +48,30 @@ LONGEST = (
 )
 
 #: The files whose tests need Airflow.
-AIRFLOW = ("test_flow.py", "test_pages.py", "test_operation.py")
+AIRFLOW = ("tests/test_flow.py", "tests/test_pages.py", "tests/test_operation.py")
 
 #: What a process of its own does at the end of a session.
 CLEAN = "import sys; from local.stack import Stack; Stack(name=sys.argv[1]).clean()"
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Have workers begin with what is long: begun last, it would run while the other worker has nothing left to do.
-
-    A file stays with one worker, and so do all files that need Airflow: it takes half a minute to start.
-    """
+    """Have workers begin with what is long: begun last, it would run while the other worker has nothing left to do."""
     if hasattr(config, "workerinput"):
         rank = {config.rootpath / name: number for number, name in enumerate(LONGEST)}
         items.sort(key=lambda item: rank.get(item.path, len(LONGEST)))
-        for item in items:
-            needs_airflow = item.path.parent == config.rootpath / "tests" and item.path.name in AIRFLOW
-            item.add_marker(pytest.mark.xdist_group("airflow" if needs_airflow else item.path.stem))
+
+
+class ByFile(LoadFileScheduling):
+    """A file stays with one worker, and so do all files that need Airflow: it takes half a minute to start."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "airflow" if file in AIRFLOW else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Have xdist deal out the tests so."""
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
