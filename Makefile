@@ -39,7 +39,7 @@ test: $(INSTALLED)  ## Run the tests against real servers (ARGS="-k word": some 
 	@$(BIN)/python -m pytest -m "not slow" $(or $(ARGS),$(WORKERS))
 
 test-slow: $(INSTALLED)  ## Run the longer scenarios
-	@$(BIN)/python -m pytest -m slow $(ARGS)
+	@$(BIN)/python -m pytest -m slow $(or $(ARGS),$(WORKERS))
 
 bench: $(INSTALLED)  ## Measure against peers; figures go to bench/results.json
 	@$(BIN)/python -m bench
