@@ -1,4 +1,4 @@
-"""The steps of a run as operators: each finds its batch in the ledger by (dag_id, run_id) and calls the core."""
+"""The steps of a run as operators: each works on the batch that plan_batch has left, and calls the core."""
 
 from __future__ import annotations
 
