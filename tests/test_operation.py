@@ -316,6 +316,25 @@ def test_a_backfill_of_seven_days_loads_each_day_with_its_run_once_and_again_by_
 
 
 @pytest.mark.slow
+def test_a_clear_of_a_succeeded_run_plans_anew_and_changes_nothing(
+    airflow: AirflowApi, connection: psycopg.Connection[Any]
+) -> None:
+    run = done(airflow, airflow.trigger(DAG_ID))
+    assert run.state == "success", describe(airflow, run)
+    [before] = batches(connection, run)
+    rows = connection.execute("SELECT spectrogram_id, loaded_at FROM spectralize.spectrograms ORDER BY 1").fetchall()
+    airflow.clear(DAG_ID, run.run_id)
+    run = done(airflow, run)
+    assert run.state == "success", describe(airflow, run)
+    first, second = batches(connection, run)
+    assert first == before
+    assert (second["try"], second["state"], second["planned"]) == (2, "success", 0)
+    again = connection.execute("SELECT spectrogram_id, loaded_at FROM spectralize.spectrograms ORDER BY 1").fetchall()
+    assert again == rows
+    assert breaches(connection) == []
+
+
+@pytest.mark.slow
 def test_a_waiting_run_that_is_marked_failed_does_not_turn_green(airflow: AirflowApi) -> None:
     run = airflow.trigger(DAG_ID, {"wait_s": 600})
     wait_for_task(airflow, run, "sense", "deferred")
