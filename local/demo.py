@@ -23,7 +23,7 @@ from local.corpus import CorpusFile, build_corpus, scan_folder
 from local.errors import StackError
 from local.picture import save_picture
 from local.stack import Stack
-from spectralize.cli import batch_sums, batch_table
+from spectralize.cli.status import batch_sums, batch_table
 from spectralize.database import connect
 from spectralize.errors import LedgerError
 from spectralize.keys import is_wanted

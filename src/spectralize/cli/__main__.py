@@ -1,0 +1,5 @@
+"""`python -m spectralize.cli`."""
+
+from spectralize.cli import main
+
+main()
