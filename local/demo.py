@@ -23,6 +23,7 @@ from local.corpus import CorpusFile, build_corpus, scan_folder
 from local.errors import StackError
 from local.picture import save_picture
 from local.stack import Stack
+from spectralize import open_store
 from spectralize.cli.status import batch_sums, batch_table
 from spectralize.database import connect
 from spectralize.errors import LedgerError
@@ -163,7 +164,9 @@ class Demo:
             loaded = [line for line in lines if line["outcome"] == "loaded"]
             if loaded:
                 picture = self.stack.layout.home / "demo" / "mel_spectrogram.png"
-                save_picture(connection, loaded[0], picture)
+                with open_store(self.stack.dsn) as store:
+                    recording = store.recording(f"s3://{source.bucket}/{loaded[0]['key']}")
+                    save_picture(recording, loaded[0]["profile"], picture)
                 self.console.print(
                     f"\nMel-spectrogram of {escape(loaded[0]['key'])}: {picture}", highlight=False, soft_wrap=True
                 )

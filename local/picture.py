@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import librosa
 import matplotlib as mpl
-import psycopg
 
-from spectralize.reader import read_mel
+from spectralize.reader import Recording
 
 mpl.use("Agg")
 
@@ -19,29 +16,22 @@ from matplotlib import pyplot as plt
 _SECONDS = 30.0
 
 
-def save_picture(connection: psycopg.Connection[Any], line: dict[str, Any], path: Path) -> None:
-    """Draw the first seconds of a spectrogram, given as a line of the ledger."""
-    window = read_mel(connection, line["spectrogram_id"], end_s=_SECONDS)
-    row = connection.execute(
-        "SELECT (parameters->>'fmin')::float, coalesce((parameters->>'fmax')::float, %s / 2.0) "
-        "FROM spectralize.profiles WHERE name = %s",
-        (window.sr, line["profile"]),
-    ).fetchone()
-    fmin, fmax = row or (0.0, window.sr / 2)
-    n_mels = window.mel.shape[1]
-    centres = librosa.mel_frequencies(n_mels=n_mels + 2, fmin=fmin, fmax=fmax)[1:-1]
-    peak = window.mel.max()
+def save_picture(recording: Recording, profile: str, path: Path) -> None:
+    """Draw the first seconds of a recording."""
+    end_s = min(_SECONDS, recording.spectrogram(profile).duration_s)
+    mel = recording.mel(0.0, end_s, profile, top_db=80.0)
+    centres = mel["frequency_hz"].values
     figure, axes = plt.subplots(figsize=(12, 4.5), layout="constrained")
     image = axes.imshow(
-        window.mel.T, origin="lower", aspect="auto", cmap="magma", vmin=peak - 80, vmax=peak,
-        extent=(0, len(window.mel) * window.hop_length / window.sr, -0.5, n_mels - 0.5),
-    )  # fmt: skip
-    bands = [int(abs(centres - hz).argmin()) for hz in (125, 250, 500, 1000, 2000, 4000, 8000) if fmin <= hz <= fmax]
+        mel.values.T, origin="lower", aspect="auto", cmap="magma", extent=(0, end_s, -0.5, len(centres) - 0.5)
+    )
+    ticks = [hz for hz in (125, 250, 500, 1000, 2000, 4000, 8000) if centres[0] <= hz <= centres[-1]]
+    bands = [int(abs(centres - hz).argmin()) for hz in ticks]
     axes.set_yticks(bands, [f"{centres[band]:.0f}" for band in bands])
     axes.set_xlabel("seconds")
     axes.set_ylabel("Hz (Mel bands)")
     # A key is hostile text: $ would start a formula.
-    axes.set_title(f"{line['key']}  ·  {line['profile']}".replace("$", r"\$"))
+    axes.set_title(f"{recording.key}  ·  {profile}".replace("$", r"\$"))
     figure.colorbar(image, label="dB relative to 1.0")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

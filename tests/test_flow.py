@@ -22,13 +22,13 @@ from local.errors import StackError
 from local.paths import Layout
 from local.stack import Stack
 from local.waiting import NotReady, wait_until
+from spectralize import open_store
 from spectralize.database import connect
 from spectralize.profiles import find_profile
-from spectralize.reader import read_mel
 from spectralize.resample import resample_audio
 from spectralize.s3 import open_s3
 from spectralize.sources import load_sources
-from spectralize.status import read_batch_lines, read_key_lines, read_status
+from spectralize.status import read_batch_lines, read_status
 from tests.flow import breaches, describe, states
 from tests.reference import assert_close_db, decode, librosa_mel
 from tests.store import CONTENT, wav
@@ -119,13 +119,13 @@ def test_no_secret_is_in_any_task_log_or_xcom(api: AirflowApi, first_run: DagRun
     assert [secret for secret in secrets if secret in text] == []
 
 
-def stored(connection: psycopg.Connection[Any], key: str) -> np.ndarray:
-    [line] = read_key_lines(connection, BUCKET, [key])
-    return read_mel(connection, line["spectrogram_id"]).mel
+def stored(stack: Stack, key: str) -> np.ndarray:
+    with open_store(stack.dsn) as store:
+        return store.recording(f"s3://{BUCKET}/{key}").mel().values
 
 
 def test_stored_frames_of_each_recording_equal_librosas(
-    first_run: DagRun, corpus: list[CorpusFile], connection: psycopg.Connection[Any]
+    first_run: DagRun, corpus: list[CorpusFile], stack: Stack
 ) -> None:
     profile = find_profile("mel128_22k")
     assert isinstance(profile.sr, int)
@@ -134,7 +134,7 @@ def test_stored_frames_of_each_recording_equal_librosas(
         if file.expected not in {"loaded", "partial"}:
             continue
         audio = decode(file.path.read_bytes(), max_duration_s=3600)
-        actual = stored(connection, file.key)
+        actual = stored(stack, file.key)
         y = resample_audio(audio.y, audio.sr, profile.sr)
         assert_close_db(actual, librosa_mel(y, profile.sr, profile), bound_db=0.01, is_half=True)
         if file.path.suffix in {".wav", ".flac"} and file.expected == "loaded":
@@ -175,7 +175,7 @@ def test_running_again_adds_nothing_and_counts_every_object_unchanged(
 
 
 def test_overwriting_a_key_loads_one_object_and_supersedes_the_old(
-    api: AirflowApi, first_run: DagRun, corpus: list[CorpusFile], connection: psycopg.Connection[Any]
+    api: AirflowApi, first_run: DagRun, corpus: list[CorpusFile], connection: psycopg.Connection[Any], stack: Stack
 ) -> None:
     wav_file, flac_file = (next(file for file in corpus if file.path.suffix == kind and file.expected == "loaded")
                            for kind in (".wav", ".flac"))  # fmt: skip
@@ -191,7 +191,7 @@ def test_overwriting_a_key_loads_one_object_and_supersedes_the_old(
     assert len(before) == len(after) == 1
     assert before[0][0] != after[0][0]
     assert count_rows(connection)["spectrograms"] == rows["spectrograms"] + 1
-    np.testing.assert_array_equal(read_mel(connection, after[0][1]).mel, stored(connection, flac_file.key))
+    np.testing.assert_array_equal(stored(stack, wav_file.key), stored(stack, flac_file.key))
     assert breaches(connection) == []
 
 

@@ -19,6 +19,10 @@ _REFUSALS = ("authentication failed", "no password supplied", "no pg_hba.conf en
 _OUTAGE_CLASSES = ("08", "40", "53", "57", "58")
 
 
+#: Reads are short, and many at a time: worker processes would cost each more than they save.
+_READ_ONLY = " -c default_transaction_read_only=on -c max_parallel_workers_per_gather=0"
+
+
 def describe_dsn(dsn: str) -> str:
     """Return `user@host:port/database`: what a log may show."""
     parts = conninfo_to_dict(dsn)
@@ -71,9 +75,9 @@ def fetch_row(connection: psycopg.Connection[Any], query: str, values: object = 
 
 
 def connect(
-    dsn: str | None = None, *, autocommit: bool = False, application: str = "spectralize"
+    dsn: str | None = None, *, autocommit: bool = False, read_only: bool = False, application: str = "spectralize"
 ) -> psycopg.Connection[Any]:
-    """Open a connection in UTC.
+    """Open a connection in UTC; one that is `read_only` is refused any change.
 
     Raises
     ------
@@ -89,7 +93,7 @@ def connect(
             autocommit=autocommit,
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name=application,
-            options="-c timezone=UTC",
+            options="-c timezone=UTC" + (_READ_ONLY if read_only else ""),
         )
     except psycopg.OperationalError as error:
         if any(text in str(error) for text in _REFUSALS):

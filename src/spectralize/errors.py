@@ -17,6 +17,10 @@ class LedgerError(SpectralizeError):
     """The ledger does not hold what it must: a batch is missing, or its sums do not add up."""
 
 
+class ReadError(SpectralizeError):
+    """What was asked of the store cannot be read: there is no such recording, profile or window, or no longer."""
+
+
 class GateError(SpectralizeError):
     """A batch has more failed or rejected objects than its source allows."""
 

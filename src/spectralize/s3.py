@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import boto3
 from botocore.config import Config
@@ -18,7 +18,6 @@ from botocore.exceptions import (
 )
 
 from spectralize.errors import ConfigError, FailedObjectError, RejectedObjectError, ServiceError, as_one_line
-from spectralize.tables import PlannedObject
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -32,6 +31,26 @@ _CONNECTIONS = 16
 
 #: How often the body of one answer is asked for before the object, rather than S3, is thought to be the trouble.
 _BODY_ATTEMPTS = 3
+
+
+class ObjectVersion(Protocol):
+    """One object as it was listed: reading it fails if the key holds another one by now."""
+
+    @property
+    def bucket(self) -> str:
+        """Bucket."""
+
+    @property
+    def key(self) -> str:
+        """Key."""
+
+    @property
+    def etag(self) -> str:
+        """ETag without its quotes."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size."""
 
 
 def open_s3() -> "S3Client":
@@ -81,7 +100,7 @@ def s3_errors(where: str) -> Iterator[None]:
         raise ServiceError(f"S3: {where} is unreachable: {error}") from error
 
 
-def fetch_range(client: "S3Client", planned: PlannedObject, start: int, stop: int) -> bytes:
+def fetch_range(client: "S3Client", planned: ObjectVersion, start: int, stop: int) -> bytes:
     """Read the bytes [start, stop) of one object, provided that it is still the one that was listed.
 
     Raises
@@ -98,7 +117,7 @@ def fetch_range(client: "S3Client", planned: PlannedObject, start: int, stop: in
         return _read_body(client, planned, start, stop)
 
 
-def _read_body(client: "S3Client", planned: PlannedObject, start: int, stop: int) -> bytes:
+def _read_body(client: "S3Client", planned: ObjectVersion, start: int, stop: int) -> bytes:
     is_whole = (start, stop) == (0, planned.size_bytes)
     options: dict[str, Any] = {} if is_whole else {"Range": f"bytes={start}-{stop - 1}"}
     for attempt in range(1, _BODY_ATTEMPTS + 1):

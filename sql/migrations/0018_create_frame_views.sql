@@ -1,0 +1,84 @@
+-- What people ask of frames in SQL: a window of one spectrogram, a band of a vector, which band is which in Hz, and the
+-- frames of all that is current beside their keys.
+
+-- frame_time of a frame: recorded_at + frame_index * hop_length / sr, to the nearest microsecond.
+CREATE FUNCTION spectralize.frame_time(recorded_at timestamptz, frame_index bigint, hop_length integer, sr integer)
+RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURNS NULL ON NULL INPUT AS $$
+    SELECT recorded_at + ((frame_index * hop_length * 1000000 + sr / 2) / sr) * INTERVAL '1 microsecond'
+$$;
+
+-- Mel frames of one spectrogram that start in [start_s, end_s), seconds from the start of the recording. A function and not
+-- a view: only bounds of time that the planner knows leave it with the one or two chunks that hold them.
+CREATE FUNCTION spectralize.mel_window(
+    spectrogram_id integer, start_s double precision DEFAULT 0, end_s double precision DEFAULT 'Infinity'
+) RETURNS TABLE (frame_index integer, offset_s double precision, frame_time timestamptz, mel halfvec)
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 500 AS $$
+DECLARE
+    s record;
+    first_frame bigint;
+    stop_frame bigint;
+BEGIN
+    SELECT t.n_frames, t.hop_length, t.sr, t.recorded_at INTO s
+    FROM spectralize.spectrograms AS t WHERE t.spectrogram_id = mel_window.spectrogram_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'spectrogram %: not in the store', mel_window.spectrogram_id USING ERRCODE = 'no_data_found';
+    END IF;
+    -- A millionth of a frame forgives what floating point makes of a frame's own offset.
+    first_frame := ceil(least(greatest(start_s, 0) * s.sr / s.hop_length, s.n_frames) - 1e-6);
+    stop_frame := ceil(least(greatest(end_s, 0) * s.sr / s.hop_length, s.n_frames) - 1e-6);
+    RETURN QUERY EXECUTE
+        'SELECT f.frame_index, f.frame_index * $4, f.frame_time, f.mel FROM spectralize.mel_frames AS f '
+        'WHERE f.spectrogram_id = $1 AND f.frame_time >= $2 AND f.frame_time < $3 ORDER BY f.frame_time'
+        USING mel_window.spectrogram_id, spectralize.frame_time(s.recorded_at, first_frame, s.hop_length, s.sr),
+              spectralize.frame_time(s.recorded_at, stop_frame, s.hop_length, s.sr),
+              s.hop_length::double precision / s.sr;
+END $$;
+
+-- Band k of a frame, from 0, in dB; NULL beyond the last.
+CREATE FUNCTION spectralize.band(mel halfvec, k integer) RETURNS real
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURNS NULL ON NULL INPUT AS $$
+    SELECT (mel::real[])[k + 1]
+$$;
+
+-- Mel <-> Hz, as librosa defines them: by the formula of HTK, or by Slaney's, linear up to 1 kHz and logarithmic above.
+CREATE FUNCTION spectralize.hz_to_mel(hz double precision, htk boolean) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURNS NULL ON NULL INPUT AS $$
+    SELECT CASE WHEN htk THEN 2595 * log((1 + hz / 700)::numeric)::double precision
+                WHEN hz < 1000 THEN hz * 3 / 200
+                ELSE 15 + ln(hz / 1000) / (ln(6.4::double precision) / 27) END
+$$;
+CREATE FUNCTION spectralize.mel_to_hz(mel double precision, htk boolean) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURNS NULL ON NULL INPUT AS $$
+    SELECT CASE WHEN htk THEN 700 * (power(10::double precision, mel / 2595) - 1)
+                WHEN mel < 15 THEN mel * 200 / 3
+                ELSE 1000 * exp((mel - 15) * (ln(6.4::double precision) / 27)) END
+$$;
+
+-- The bands of a profile in Hz: each rises from low_hz to its peak at centre_hz and falls to high_hz. A profile at the
+-- recordings' own rate and without fmax needs the rate.
+CREATE FUNCTION spectralize.mel_bands(profile text, sr integer DEFAULT NULL)
+RETURNS TABLE (k integer, low_hz double precision, centre_hz double precision, high_hz double precision)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    WITH scale AS (
+        SELECT (parameters ->> 'htk')::boolean AS htk, (parameters ->> 'n_mels')::integer AS n_mels,
+               (parameters ->> 'fmin')::double precision AS fmin,
+               coalesce((parameters ->> 'fmax')::double precision,
+                        coalesce(nullif(parameters ->> 'sr', 'native')::double precision, mel_bands.sr) / 2) AS fmax
+        FROM spectralize.profiles WHERE name = mel_bands.profile
+    ), ends AS (
+        SELECT *, spectralize.hz_to_mel(fmin, htk) AS low,
+               (spectralize.hz_to_mel(fmax, htk) - spectralize.hz_to_mel(fmin, htk)) / (n_mels + 1) AS step
+        FROM scale
+    )
+    SELECT band, spectralize.mel_to_hz(low + band * step, htk), spectralize.mel_to_hz(low + (band + 1) * step, htk),
+           spectralize.mel_to_hz(low + (band + 2) * step, htk)
+    FROM ends, generate_series(0, n_mels - 1) AS band
+$$;
+
+-- Frames of what is current, beside their keys: made for questions about some keys, each of which opens the chunks of its
+-- own frames only. A plain join would read the whole table for one key. Questions about a time of day across recordings
+-- are for mel_frames itself, or mel_seconds.
+CREATE VIEW spectralize.current_frames AS
+SELECT s.bucket, s.key, s.profile, s.object_id, s.spectrogram_id, f.frame_index, f.offset_s, f.frame_time, f.mel
+FROM spectralize.current_spectrograms AS s
+CROSS JOIN LATERAL spectralize.mel_window(s.spectrogram_id) AS f;

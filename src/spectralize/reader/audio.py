@@ -1,0 +1,215 @@
+"""A window of an object's samples, decoded from ranged reads of S3."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from spectralize.errors import ReadError, RejectedObjectError, as_one_line
+from spectralize.s3 import fetch_range
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
+
+    from spectralize.reader.recording import Recording
+
+Samples = npt.NDArray[np.float32]
+
+#: One GET: half a minute of mp3. Smaller ones wait for S3 more often, larger ones fetch what nobody wants.
+_GET_BYTES = 1 << 19
+
+#: Containers in which FFmpeg finds the packet of a time and says exactly which sample it begins with. In others, such as
+#: Matroska with its milliseconds, a window is reached by decoding all before it.
+_SEEKABLE = {"wav", "w64", "aiff", "au", "caf", "flac", "ogg", "mp3", "mov,mp4,m4a,3gp,3g2,mj2"}
+
+#: Decoding begins so much before the window, for codecs whose packets overlap with earlier ones.
+_RUN_UP_S = 1.0
+
+#: A file whose header and samples differ by more has been cut, joined or padded: its clock cannot be relied on.
+_CLOCK_SLACK_S = 0.1
+
+
+class _RangeFile(io.RawIOBase):
+    """An object of S3 as an unbuffered file: each read is one ranged GET, bound to the ETag that was indexed."""
+
+    def __init__(self, client: S3Client, recording: Recording) -> None:
+        super().__init__()
+        self._client, self._recording = client, recording
+        self._position = 0
+        #: FFmpeg swallows what its file raises.
+        self.failure: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._recording.size_bytes}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        stop = min(self._position + len(buffer), self._recording.size_bytes)
+        if self._position >= stop:
+            return 0
+        try:
+            data = fetch_range(self._client, self._recording, self._position, stop)
+        except Exception as error:
+            self.failure = error
+            raise
+        buffer[: len(data)] = data
+        self._position = stop
+        return len(data)
+
+
+class _SeekError(Exception):
+    """The container has no exact way to the window after all."""
+
+
+def decode_window(
+    recording: Recording, client: S3Client, start_s: float | None, end_s: float | None, *, mono: bool
+) -> tuple[Samples, int]:
+    """Return the samples of [start_s, end_s), shape (n_samples,) or (channels, n_samples), and the number of the first one.
+
+    Raises
+    ------
+    ReadError
+        If the window does not lie in the recording, or the object is gone or no longer what was indexed.
+    """
+    sr = recording.decoded_samplerate_hz or 0
+    n_samples = round((recording.decoded_duration_s or 0.0) * sr)
+    first, stop = _sample_span(recording, start_s, end_s, sr, n_samples)
+    is_whole = all(item.status == "complete" for item in recording.spectrograms.values())
+    declared_s = recording.declared_duration_s
+    can_seek = (
+        first > _RUN_UP_S * sr
+        and recording.container in _SEEKABLE
+        and is_whole
+        and declared_s is not None
+        and abs(declared_s - n_samples / sr) <= _CLOCK_SLACK_S
+    )
+    try:
+        if can_seek:
+            return _decode(recording, client, first, stop, is_seeking=True, mono=mono), first
+    except _SeekError:
+        pass
+    return _decode(recording, client, first, stop, is_seeking=False, mono=mono), first
+
+
+def _sample_span(
+    recording: Recording, start_s: float | None, end_s: float | None, sr: int, n_samples: int
+) -> tuple[int, int]:
+    start = 0.0 if start_s is None else float(start_s)
+    end = n_samples / sr if end_s is None else float(end_s)
+    if not 0 <= start < end or round(end * sr) > n_samples or round(start * sr) >= round(end * sr):
+        raise ReadError(
+            f"window {start:g} s to {end:g} s of {as_one_line(recording.url)}: must lie within its {n_samples / sr:.3f} s, and "
+            "hold a sample"
+        )
+    return round(start * sr), round(end * sr)
+
+
+def _decode(recording: Recording, client: S3Client, first: int, stop: int, *, is_seeking: bool, mono: bool) -> Samples:
+    raw = _RangeFile(client, recording)
+    try:
+        with (
+            io.BufferedReader(raw, _GET_BYTES) as file,
+            av.open(
+                file, mode="r", options={"protocol_whitelist": "none"}, metadata_errors="replace", buffer_size=1 << 16
+            ) as container,
+        ):
+            stream = container.streams.audio[0]
+            stream.codec_context.thread_count = 1
+            y = _gather(_positions(container, stream, first, is_seeking=is_seeking), first, stop, mono=mono)
+    except RejectedObjectError as error:
+        raise ReadError(f"{as_one_line(recording.url)}: {error}: its audio is no longer what was indexed") from error
+    except (av.error.FFmpegError, ValueError, IndexError) as error:
+        if isinstance(raw.failure, RejectedObjectError):
+            raise ReadError(
+                f"{as_one_line(recording.url)}: {raw.failure}: its audio is no longer what was indexed"
+            ) from error
+        if raw.failure is not None:
+            raise raw.failure from error
+        if is_seeking:
+            raise _SeekError from error
+        raise ReadError(f"{as_one_line(recording.url)}: cannot be decoded: {error}") from error
+    if y.shape[-1] != stop - first:
+        if is_seeking:
+            raise _SeekError
+        raise ReadError(
+            f"{as_one_line(recording.url)}: decoding gives {y.shape[-1]} samples of the {stop - first} from sample {first} on"
+        )
+    return y
+
+
+def _positions(
+    container: av.container.InputContainer, stream: av.AudioStream, first: int, *, is_seeking: bool
+) -> Iterator[tuple[int, av.AudioFrame]]:
+    """Yield frames with the number of their first sample, from somewhat before `first`, or from 0."""
+    if not is_seeking:
+        position = 0
+        for frame in _frames(container, stream):
+            yield position, frame
+            position += frame.samples
+        return
+    opening = next(_frames(container, stream), None)
+    if opening is None or opening.time is None or stream.time_base is None:
+        raise _SeekError
+    sr, begin_s = opening.sample_rate, opening.time
+    container.seek(int((begin_s + first / sr - _RUN_UP_S) / stream.time_base), stream=stream)
+    expected: int | None = None
+    for frame in _frames(container, stream):
+        if expected is None:
+            if frame.time is None:
+                raise _SeekError
+            expected = round((frame.time - begin_s) * sr)
+            if expected > first:
+                raise _SeekError
+        yield expected, frame
+        expected += frame.samples
+
+
+def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+    """Decode packet by packet; what is broken is left out, as it was when the object was indexed."""
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except av.error.MemoryError:
+            raise
+        except av.error.FFmpegError:
+            continue
+
+
+def _gather(positions: Iterator[tuple[int, av.AudioFrame]], first: int, stop: int, *, mono: bool) -> Samples:
+    parts: list[Samples] = []
+    resampler = av.AudioResampler(format="flt")
+    kind: tuple[str, int] | None = None
+    for position, frame in positions:
+        if position >= stop:
+            break
+        if position + frame.samples <= first:
+            continue
+        frame.pts = None
+        n_channels = frame.layout.nb_channels
+        # Packed: PyAV reads past the planes of frames with many channels.
+        if kind not in {None, (frame.format.name, n_channels)}:
+            resampler = av.AudioResampler(format="flt")
+        kind = frame.format.name, n_channels
+        converted = [frame] if frame.format.name == "flt" else resampler.resample(frame)
+        y = np.concatenate([item.to_ndarray().reshape(-1, n_channels) for item in converted])
+        y = y[max(0, first - position) : stop - position]
+        parts.append(y.mean(axis=1, dtype=np.float32) if mono else y)
+    if not parts:
+        return np.empty(0, dtype=np.float32)
+    together: Samples = np.concatenate(parts)
+    return together if mono else np.ascontiguousarray(together.T)
