@@ -23,8 +23,12 @@ Samples = npt.NDArray[np.float32]
 #: One GET: half a minute of mp3. Smaller ones wait for S3 more often, larger ones fetch what nobody wants.
 _GET_BYTES = 1 << 19
 
+#: What FFmpeg asks the file for at a time. It reads so much at each place where it looks for the window.
+_READ_BYTES = 1 << 15
+
 #: Containers in which FFmpeg finds the packet of a time and says exactly which sample it begins with. In others, such as
-#: Matroska with its milliseconds, a window is reached by decoding all before it.
+#: Matroska with its milliseconds, a window is reached by decoding all before it. An mp3 has no index that is
+#: exact: FFmpeg reads all before the window, but does not decode it.
 _SEEKABLE = {"wav", "w64", "aiff", "au", "caf", "flac", "ogg", "mp3", "mov,mp4,m4a,3gp,3g2,mj2"}
 
 #: Decoding begins so much before the window, for codecs whose packets overlap with earlier ones.
@@ -125,7 +129,11 @@ def _decode(recording: Recording, client: S3Client, first: int, stop: int, *, is
         with (
             io.BufferedReader(raw, _GET_BYTES) as file,
             av.open(
-                file, mode="r", options={"protocol_whitelist": "none"}, metadata_errors="replace", buffer_size=1 << 16
+                file,
+                mode="r",
+                options={"protocol_whitelist": "none"},
+                metadata_errors="replace",
+                buffer_size=_READ_BYTES,
             ) as container,
         ):
             stream = container.streams.audio[0]

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from spectralize.database import connect, describe_dsn, resolve_dsn, service_errors
-from spectralize.errors import ConfigError, SpectralizeError
+from spectralize.errors import ConfigError, ReadError, SpectralizeError
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
@@ -88,13 +89,13 @@ class Session:
         connection, is_new = self._connection()
         with _read_errors(self._dsn):
             try:
-                return work(connection)
+                return _work_cleanly(work, connection)
             except psycopg.OperationalError:
                 if is_new or not connection.closed:
                     raise
         connection, _ = self._connection()
         with _read_errors(self._dsn):
-            return work(connection)
+            return _work_cleanly(work, connection)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Call `work` with a connection of its own that may change something, in one transaction. Errors as in `run`."""
@@ -118,6 +119,15 @@ class Session:
         return held.connection, True
 
 
+def _work_cleanly(work: Callable[[Connection], T], connection: Connection) -> T:
+    """Call `work`; a connection that an interrupt leaves in mid-command is closed, or it would refuse the next one."""
+    try:
+        return work(connection)
+    finally:
+        if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
+            connection.close()
+
+
 @contextmanager
 def _read_errors(dsn: str) -> Iterator[None]:
     """Turn what PostgreSQL says into one line for a person."""
@@ -129,5 +139,8 @@ def _read_errors(dsn: str) -> Iterator[None]:
         raise SpectralizeError(f"{where} has no spectralize schema of this version: run spectralize migrate") from error
     except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction) as error:
         raise SpectralizeError(f"{where} has an older schema than this version: run spectralize migrate") from error
+    except psycopg.DataError as error:
+        # A NUL in a text, a number beyond every column: nothing in the store can be like that.
+        raise ReadError(f"{where} cannot look for that: {str(error).strip().splitlines()[0]}") from error
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction) as error:
         raise ConfigError(f"{where} refuses this role: {str(error).strip().splitlines()[0]}") from error

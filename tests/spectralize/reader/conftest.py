@@ -34,9 +34,7 @@ def bucket_of(dsn: str, prefix: str, **changes: object) -> Iterator[Store]:
     client = open_s3()
     for name in (bucket, f"{bucket}-manifests"):
         client.create_bucket(Bucket=name)
-    source = Source(
-        name="test", bucket=bucket, include=("*.wav", "*.flac", "*.mp3", "*.ogg"), profiles=("mel128_22k",), settle_s=0
-    )
+    source = Source(name="test", bucket=bucket, profiles=("mel128_22k",), settle_s=0)
     with connect(dsn) as connection:
         yield Store(dsn, connection, client, source.model_copy(update=changes))
     for name in (bucket, f"{bucket}-manifests"):
