@@ -74,6 +74,34 @@ _LINES_OF_KEYS = (
 )
 
 
+_SPECTROGRAMS_OF_OBJECT = """
+SELECT s.spectrogram_id, p.name AS profile, s.generation, s.batch_id, s.status, s.reason, s.expired_at, s.expired_because,
+       s.sr, s.hop_length, s.n_mels, s.n_samples, s.n_frames, s.n_hops, s.n_seconds, s.peak_db, s.recorded_at,
+       s.recorded_at_origin, s.recorded_at_flag, s.core_version, s.library_versions, s.loaded_at,
+       EXISTS (
+           SELECT FROM spectralize.current_spectrograms AS c
+           WHERE c.bucket = o.bucket AND c.key = o.key AND c.profile_id = s.profile_id AND c.spectrogram_id = s.spectrogram_id
+       ) AS is_current,
+       ARRAY (
+           SELECT n.name FROM spectralize.snapshot_spectrograms AS pin JOIN spectralize.snapshots AS n USING (snapshot_id)
+           WHERE pin.spectrogram_id = s.spectrogram_id ORDER BY n.name
+       ) AS snapshots
+FROM spectralize.spectrograms AS s
+JOIN spectralize.objects AS o USING (object_id)
+JOIN spectralize.profiles AS p USING (profile_id)
+WHERE s.object_id = %s ORDER BY p.name, s.generation
+"""
+
+_LINES_OF_OBJECT = """
+SELECT b.batch_id, n.source, n.kind, n.dag_id, n.run_id, n.try, p.name AS profile, b.generation, b.outcome, b.reason_class,
+       b.reason, b.attempts, b.spectrogram_id, b.fetch_s, b.decode_s, b.mel_s, b.load_s, b.ended_at
+FROM spectralize.batch_objects AS b
+JOIN spectralize.batches AS n USING (batch_id)
+JOIN spectralize.profiles AS p USING (profile_id)
+WHERE b.object_id = %s ORDER BY b.batch_id, p.name
+"""
+
+
 def read_status(connection: psycopg.Connection[Any], *, n_batches: int = 20) -> Status:
     """Count what the store holds and list its newest batches."""
     recordings, spectrograms, mel_frames, waveform_frames, mel_seconds = fetch_row(connection, _COUNTS)
@@ -108,3 +136,15 @@ def read_key_lines(connection: psycopg.Connection[Any], bucket: str, keys: list[
     """Return the newest line of each key and profile: where these objects stand now, whichever batch brought them there."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(_LINES_OF_KEYS, (bucket, keys)).fetchall()
+
+
+def read_object_spectrograms(connection: psycopg.Connection[Any], object_id: int) -> list[dict[str, Any]]:
+    """Return everything that was ever computed of an object, expired ones too, and which of it is current or pinned."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_SPECTROGRAMS_OF_OBJECT, (object_id,)).fetchall()
+
+
+def read_object_history(connection: psycopg.Connection[Any], object_id: int) -> list[dict[str, Any]]:
+    """Return the ledger's lines of an object, the oldest first."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_LINES_OF_OBJECT, (object_id,)).fetchall()

@@ -1,13 +1,18 @@
 """The command line as people and programs call it."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from spectralize import cli
 from tests.store import Store, wav
 
 
@@ -17,6 +22,20 @@ def call(*arguments: str, dsn: str | None = None) -> subprocess.CompletedProcess
         environment["SPECTRALIZE_DSN"] = dsn
     command = [str(Path(sys.executable).parent / "spectralize"), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def call_here(*arguments: str, dsn: str) -> "subprocess.CompletedProcess[str]":
+    """The same without a process of its own, which takes a second to start."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setenv("COLUMNS", "200")
+        patch.setenv("SPECTRALIZE_DSN", dsn)
+        patch.setattr(sys, "argv", ["spectralize", *arguments])
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def test_without_a_database_it_says_what_to_set() -> None:
@@ -88,3 +107,127 @@ def test_status_and_verify_of_a_store(store: Store) -> None:
     assert broken.returncode == 1
     assert "86 frames, 86 distinct, from 0 to 86; n_frames is 87" in broken.stdout
     assert json.loads(call("verify", "--json", dsn=store.dsn).stdout)["breaches"] == 1
+
+
+def test_ls_and_show_of_a_store(store: Store) -> None:
+    store.put("music/a [red].wav", wav(2.0))
+    store.put("music/bad.wav", b"")
+    store.put("speech/b.wav", wav(1.0, seed=1))
+    store.ingest()
+    bucket = store.source.bucket
+
+    def ls(*arguments: str) -> list[str]:
+        found = json.loads(call_here("ls", *arguments, "--json", dsn=store.dsn).stdout)
+        assert found["total"] >= len(found["recordings"])
+        return [item["key"] for item in found["recordings"]]
+
+    assert ls(f"s3://{bucket}") == ["music/a [red].wav", "speech/b.wav"]
+    assert ls(f"s3://{bucket}/music/") == ["music/a [red].wav"]
+    assert ls(f"s3://{bucket}/music/", "--outcome", "rejected", "--outcome", "loaded") == [
+        "music/a [red].wav",
+        "music/bad.wav",
+    ]
+    assert ls(f"s3://{bucket}", "--limit", "1") == ["music/a [red].wav"]
+    assert ls(f"s3://{bucket}", "--max-s", "1.5", "--profile", "mel128_22k") == ["speech/b.wav"]
+    assert ls(f"s3://{bucket}", "--tag", "artist=nobody") == []
+    assert ls(f"s3://{bucket}", "--text", "SPEECH b.wav", "--from", "2020-01-01") == ["speech/b.wav"]
+    shown = call_here("ls", f"s3://{bucket}", "-n", "1", dsn=store.dsn).stdout
+    assert "music/a [red].wav" in shown
+    assert "1 of 2; --limit 0 lists all" in shown
+    assert "the object has no bytes" in call_here("ls", f"s3://{bucket}", "--outcome", "rejected", dsn=store.dsn).stdout
+    assert "no recordings" in call_here("ls", "nothing/", dsn=store.dsn).stdout
+    for arguments, code, message in (
+        (("--tag", "x"), 2, "must be NAME=VALUE"),
+        (("--outcome", "good"), 2, "is not one of"),
+        (("--from", "tomorrow"), 1, "error: recorded_from = 'tomorrow': must be a time such as 2024-05-01"),
+        (("--profile", "mel129"), 1, "error: profile 'mel129': nothing in the store has it"),
+        (("--snapshot", "none"), 1, "error: snapshot 'none': there is none of that name"),
+    ):
+        done = call_here("ls", *arguments, dsn=store.dsn)
+        assert (done.returncode, message in " ".join(done.stderr.split())) == (code, True), done.stderr
+    url = f"s3://{bucket}/music/a [red].wav"
+    found = json.loads(call_here("show", url, "--json", dsn=store.dsn).stdout)
+    recording = found["recording"]
+    assert (recording["decoded_duration_s"], recording["outcome"], recording["tags"]["channels"]) == (2.0, "loaded", 1)
+    assert [(item["status"], item["is_current"], item["n_frames"]) for item in found["spectrograms"]] == [
+        ("complete", True, 87)
+    ]
+    assert [(item["outcome"], item["attempts"]) for item in found["ledger"]] == [("loaded", 1)]
+    for name in (str(recording["id"]), recording["uid"], url):
+        text = call_here("show", name, dsn=store.dsn).stdout
+        assert url in text
+        assert "complete, current" in text
+        assert "2.000 s, 22050 Hz, 1 channel, pcm_s16le" in text
+    rejected = call_here("show", f"s3://{bucket}/music/bad.wav", dsn=store.dsn).stdout
+    assert "mel128_22k: rejected (empty): the object has no bytes" in rejected
+    missing = call_here("show", "nothing.wav", dsn=store.dsn)
+    assert (missing.returncode, missing.stderr) == (1, "error: recording nothing.wav: not in the store\n")
+
+
+def test_snapshots_by_command(store: Store) -> None:
+    store.put("a.wav", wav(1.0, seed=2))
+    store.put("b.wav", wav(1.0, seed=3))
+    store.ingest()
+    bucket = store.source.bucket
+    made = call_here(
+        "snapshot", "create", "one [x]", "--bucket", bucket, "--prefix", "a", "--note", "why", dsn=store.dsn
+    )
+    assert made.stdout == "snapshot 'one [x]', 1 spectrograms: created\n", made.stderr
+    assert "there already" in call_here("snapshot", "create", "one [x]", dsn=store.dsn).stdout
+    [listed] = json.loads(call_here("snapshot", "ls", "--json", dsn=store.dsn).stdout)["snapshots"]
+    assert (listed["name"], listed["note"], listed["n_spectrograms"]) == ("one [x]", "why", 1)
+    assert "one [x]" in call_here("snapshot", "ls", dsn=store.dsn).stdout
+    found = json.loads(call_here("ls", "--snapshot", "one [x]", "--json", dsn=store.dsn).stdout)
+    assert [item["key"] for item in found["recordings"]] == ["a.wav"]
+    shown = json.loads(call_here("show", f"s3://{bucket}/a.wav", "--json", dsn=store.dsn).stdout)
+    assert shown["spectrograms"][0]["snapshots"] == ["one [x]"]
+    assert call_here("snapshot", "drop", "one [x]", dsn=store.dsn).returncode == 2
+    assert (
+        json.loads(call_here("snapshot", "drop", "one [x]", "--yes", "--json", dsn=store.dsn).stdout)["done"]
+        == "dropped"
+    )
+    assert call_here("snapshot", "ls", dsn=store.dsn).stdout == "no snapshots\n"
+    assert call_here("snapshot", "drop", "one [x]", "--yes", dsn=store.dsn).returncode == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_options_and_names(shell: str) -> None:
+    def complete(*words: str) -> str:
+        line = " ".join(words)
+        environment = os.environ | {
+            "_SPECTRALIZE_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line, "COMP_WORDS": line,
+            "COMP_CWORD": str(len(words) - 1), "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+            "_TYPER_COMPLETE_WORD_TO_COMPLETE": words[-1],
+        }  # fmt: skip
+        command = [str(Path(sys.executable).parent / "spectralize")]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False).stdout
+
+    assert "status" in complete("spectralize", "st")
+    assert "rejected" in complete("spectralize", "ls", "--outcome", "re")
+    assert "speech80_16k" in complete("spectralize", "ls", "--profile", "sp")
+    assert "audio" in complete("spectralize", "plan", "au")
+
+
+def test_every_command_speaks_json() -> None:
+    found: dict[str, set[str]] = {}
+
+    def walk(command: Any, name: str) -> None:
+        if hasattr(command, "commands"):
+            for word, below in command.commands.items():
+                walk(below, f"{name} {word}".strip())
+        else:
+            found[name] = {option for parameter in command.params for option in parameter.opts}
+
+    walk(typer.main.get_command(cli.app), "")
+    assert {name.split()[0] for name in found} == {
+        "migrate",
+        "status",
+        "ls",
+        "show",
+        "plan",
+        "verify",
+        "snapshot",
+        "forget",
+    }
+    assert len(found) == 10
+    assert [name for name, options in found.items() if "--json" not in options] == []

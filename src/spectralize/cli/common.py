@@ -3,18 +3,32 @@
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import psycopg
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from spectralize.errors import SpectralizeError, as_one_line
+from spectralize.profiles import load_profiles
+from spectralize.sources import load_sources
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="S3 audio in, indexed spectral features out."
 )
+
+
+def _complete_profile() -> list[str]:
+    return sorted(load_profiles())
+
+
+def complete_source() -> list[str]:
+    """Return the names of the sources, for completion in a shell."""
+    return sorted(load_sources().sources)
+
 
 Dsn = Annotated[
     str | None,
@@ -26,6 +40,10 @@ Dsn = Annotated[
         help="Database, as postgresql://user:password@host:port/database.",
     ),
 ]
+ProfileName = Annotated[
+    str | None, typer.Option("--profile", help="A Mel profile, such as mel128_22k.", autocompletion=_complete_profile)
+]
+SnapshotName = Annotated[str | None, typer.Option("--snapshot", help="As pinned in this snapshot.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -46,6 +64,20 @@ def require_schema(connection: psycopg.Connection[Any]) -> None:
         raise SpectralizeError("the database has no spectralize schema yet: run spectralize migrate")
 
 
+def utc(at: datetime | None) -> str:
+    """Return a time to the second, in UTC; nothing for None."""
+    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
 def plain(text: str) -> str:
     """Show hostile text as text: no markup, no control characters."""
     return escape(as_one_line(text))
+
+
+#: How outcomes look everywhere; what is not here is dim.
+_STYLES = {"loaded": "green", "partial": "yellow", "rejected": "red", "failed": "bold red"}
+
+
+def styled_outcome(outcome: str) -> Text:
+    """Return an outcome in its colour."""
+    return Text(outcome, style=_STYLES.get(outcome, "dim"))

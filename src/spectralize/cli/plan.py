@@ -8,14 +8,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from spectralize.cli.common import AsJson, Dsn, app, make_console, print_json, require_schema
+from spectralize.cli.common import AsJson, Dsn, app, complete_source, make_console, print_json, require_schema
 from spectralize.database import connect
 from spectralize.sources import load_sources
 
 
 @app.command()
 def plan(
-    source: Annotated[str, typer.Argument(help="A source of config/sources.toml.")],
+    source: Annotated[str, typer.Argument(help="A source of config/sources.toml.", autocompletion=complete_source)],
     first_day: Annotated[
         datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day (UTC) of a backfill.")
     ] = None,

@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from spectralize.cli.common import AsJson, Dsn, app, make_console, plain, print_json, require_schema
+from spectralize.cli.common import AsJson, Dsn, app, make_console, plain, print_json, require_schema, styled_outcome
 from spectralize.database import connect, resolve_dsn
 from spectralize.errors import LedgerError, as_one_line
 from spectralize.migrations import migrate as run_migrations
@@ -60,13 +60,12 @@ def batch_table(lines: list[dict[str, Any]]) -> Table:
     for name in ("duration s", "frames", "× real time"):
         table.add_column(name, justify="right")
     table.add_column("reason", overflow="fold")
-    styles = {"loaded": "green", "partial": "yellow", "rejected": "red", "failed": "bold red"}
     for line in lines:
         spent = sum(line[name] or 0.0 for name in ("fetch_s", "decode_s", "mel_s", "load_s"))
         speed = f"{line['duration_s'] / spent:.0f}" if line["duration_s"] and spent else ""
         outcome = line["outcome"] or "pending"
         table.add_row(
-            Text(as_one_line(line["key"])), f"[{styles.get(outcome, 'dim')}]{outcome}[/]", _seconds(line["duration_s"]),
+            Text(as_one_line(line["key"])), styled_outcome(outcome), _seconds(line["duration_s"]),
             str(line["n_frames"] or ""), speed, Text(as_one_line(line["reason"] or "")),
         )  # fmt: skip
     return table

@@ -1,4 +1,7 @@
-"""One recording: what is known of it, and its windows as arrays."""
+"""One recording: what is known of it, and its windows as arrays.
+
+xarray takes a second to import, so only what makes arrays does: a listing does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spectralize.errors import ReadError, as_one_line
-from spectralize.reader import arrays, frames
-from spectralize.reader.arrays import Attributes, Reference
+from spectralize.reader import frames
 from spectralize.reader.catalogue import Found
 from spectralize.reader.frames import Window
 from spectralize.reader.spectrograms import Spectrogram
@@ -18,6 +20,7 @@ from spectralize.reader.spectrograms import Spectrogram
 if TYPE_CHECKING:
     import xarray as xr
 
+    from spectralize.reader.arrays import Attributes, Reference
     from spectralize.reader.store import Store
 
 T = TypeVar("T")
@@ -159,6 +162,8 @@ class Recording:
         ServiceError
             If the database is away.
         """
+        from spectralize.reader import arrays
+
         found = self.spectrogram(profile)
         # Before anything is read.
         arrays.reference_db(found, ref)
@@ -173,6 +178,8 @@ class Recording:
 
         Parameters and errors as in `mel`; a hop is `hop_length` samples.
         """
+        from spectralize.reader import arrays
+
         found = self._with_waveform(profile)
         first, stop = found.span(start_s, end_s, step_s=found.frame_s, n_rows=found.n_hops)
         columns = self._read(frames.read_waveform, Window(found, first, stop))
@@ -188,6 +195,8 @@ class Recording:
         -------
         Shape (n_samples,), int16, mono, at the profile's rate, with dim ``time_s``. Parameters and errors as in `mel`.
         """
+        from spectralize.reader import arrays
+
         found = self._with_waveform(profile)
         if found.parameters.get("waveform") != "pcm":
             raise ReadError(f"profile {found.profile} keeps no samples (waveform = pcm); audio() decodes them from S3")
@@ -205,6 +214,8 @@ class Recording:
         Along ``time_s`` ``rms`` and ``peak`` of the samples, ``n_frames``; and along ``frequency_hz`` as well ``mel_mean``
         and ``mel_std`` of the second's frames, in dB relative to 1.0. Parameters and errors as in `mel`.
         """
+        from spectralize.reader import arrays
+
         found = self.spectrogram(profile)
         first, stop = found.span(start_s, end_s, step_s=1.0, n_rows=found.n_seconds)
         columns = self._read(frames.read_seconds, Window(found, first, stop))
@@ -232,6 +243,7 @@ class Recording:
         ServiceError
             If S3 is away.
         """
+        from spectralize.reader import arrays
         from spectralize.reader.audio import decode_window
 
         if self.decoded_duration_s is None or self.decoded_samplerate_hz is None:
@@ -264,6 +276,8 @@ class Recording:
         }
 
     def _provenance(self, found: Spectrogram) -> Attributes:
+        from spectralize.reader import arrays
+
         return {
             **self._object_attributes(),
             **arrays.profile_attributes(found),

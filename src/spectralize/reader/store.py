@@ -11,8 +11,7 @@ from uuid import UUID
 import numpy as np
 
 from spectralize.errors import ReadError, as_one_line
-from spectralize.reader import arrays, frames, snapshots
-from spectralize.reader.arrays import Reference
+from spectralize.reader import frames, snapshots
 from spectralize.reader.catalogue import Catalogue, Instant, make_filters
 from spectralize.reader.frames import Window
 from spectralize.reader.recording import Recording
@@ -24,6 +23,8 @@ from spectralize.reader.spectrograms import Spectrogram
 if TYPE_CHECKING:
     import xarray as xr
     from types_boto3_s3.client import S3Client
+
+    from spectralize.reader.arrays import Reference
 
 #: What names a recording: its id, its uid, ``s3://bucket/key`` or a key.
 RecordingName = int | str | UUID
@@ -219,6 +220,8 @@ class Store:
         ReadError
             If a recording or window does not exist, or the recordings have no profile and sample rate in common.
         """
+        from spectralize.reader import arrays
+
         asked = list(recordings)
         starts = np.fromiter(starts_s, dtype=np.float64)
         if len(asked) != len(starts) or not asked:
