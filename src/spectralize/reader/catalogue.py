@@ -22,6 +22,12 @@ PAGE = 1_000
 #: What free text is looked for in, beside the key: the tags that people name recordings by, and all without a column.
 _TEXT_COLUMNS = ("title", "artist", "album", "albumartist", "composer", "genre", "comment", "year")
 
+#: Objects that a page looks at first: more would cost those who want the first few, fewer those who iterate.
+_FIRST_RANGE = 1_000
+
+#: Bucket, key and id of the last object that was looked at.
+Position = tuple[str, str, int]
+
 Instant = datetime | date | str
 
 
@@ -188,7 +194,7 @@ SELECT o.object_id, o.uid::text, o.bucket, o.key, o.etag, o.size_bytes, o.last_m
        r.declared_duration_s, r.declared_samplerate_hz, r.declared_channels, r.decoded_codec, r.decoded_duration_s,
        r.decoded_samplerate_hz, r.decoded_channels, found.ids, found.refusals
 FROM (
-    SELECT object_id, array_agg(spectrogram_id) FILTER (WHERE spectrogram_id IS NOT NULL) AS ids,
+    SELECT bucket, key, object_id, array_agg(spectrogram_id) FILTER (WHERE spectrogram_id IS NOT NULL) AS ids,
            jsonb_object_agg(profile, jsonb_build_array(outcome, reason_class, reason))
                FILTER (WHERE spectrogram_id IS NULL) AS refusals
     FROM ({standing}) AS standing
@@ -237,14 +243,39 @@ class Catalogue:
         self._snapshot_id = snapshot_id
 
     def page(self, connection: Connection, filters: Filters, *, after: Found | None, limit: int) -> list[Found]:
-        """Return the next recordings in the order of bucket and key, all in one statement and so of one moment."""
-        query, values = self._query(filters, after)
-        query = sql.SQL("{} ORDER BY o.bucket, o.key, o.object_id LIMIT %(limit)s").format(query)
-        return self._fetch(connection, query, values | {"limit": limit})
+        """Return the next recordings in the order of bucket and key; each as of one moment.
+
+        The views would sort the whole store for the first few. So keys are looked at a range at a time, each range larger
+        than the one before: what many match is found at once, what few match costs little more than one look at all.
+        """
+        found: list[Found] = []
+        start = None if after is None else (after.bucket, after.key, after.object_id)
+        n_objects = max(_FIRST_RANGE, 2 * limit)
+        while True:
+            until = self._key_beyond(connection, filters, start, n_objects)
+            query, values = self._query(filters, start, until)
+            query = sql.SQL("{} ORDER BY found.bucket, found.key, found.object_id LIMIT %(limit)s").format(query)
+            found += self._fetch(connection, query, values | {"limit": limit - len(found)})
+            if until is None or len(found) >= limit:
+                return found
+            # Every object of that key: ids begin at 1.
+            start = (*until, 0)
+            n_objects *= 4
+
+    def _key_beyond(
+        self, connection: Connection, filters: Filters, start: Position | None, n_objects: int
+    ) -> tuple[str, str] | None:
+        """Return the bucket and key of the object so many places on, or None if there are fewer."""
+        conditions, values = _key_conditions(filters, start, None)
+        query = sql.SQL(
+            "SELECT bucket, key FROM spectralize.objects WHERE {} ORDER BY bucket, key OFFSET %(n)s LIMIT 1"
+        ).format(conditions)
+        row = connection.execute(query, values | {"n": n_objects}, prepare=False).fetchone()
+        return (str(row[0]), str(row[1])) if row else None
 
     def count(self, connection: Connection, filters: Filters) -> int:
         """Count recordings."""
-        query, values = self._query(filters, None)
+        query, values = self._query(filters, None, None)
         row = connection.execute(sql.SQL("SELECT count(*) FROM ({}) AS all_of_them").format(query), values).fetchone()
         return int(row[0]) if row else 0
 
@@ -282,47 +313,32 @@ class Catalogue:
         """Return the names of the profiles that were ever computed."""
         return [name for (name,) in connection.execute("SELECT name FROM spectralize.profiles ORDER BY name")]
 
-    def _query(self, filters: Filters, after: Found | None) -> tuple[sql.Composed, dict[str, Any]]:
-        values: dict[str, Any] = {"snapshot": self._snapshot_id, "outcomes": list(filters.outcomes)}
+    def _query(
+        self, filters: Filters, start: Position | None, until: tuple[str, str] | None
+    ) -> tuple[sql.Composed, dict[str, Any]]:
         standing = _VISIBLE[self._snapshot_id is not None]
         if self._snapshot_id is None and {"rejected", "failed"} & set(filters.outcomes):
             standing += f"UNION ALL {_REFUSED}"
-        of_keys, of_standing, of_recordings = ["true"], ["outcome = ANY (%(outcomes)s)"], [sql.SQL("true")]
-
-        def add(conditions: list[str], condition: str, **bound: Any) -> None:
-            conditions.append(condition)
-            values.update(bound)
-
-        if after is not None:
-            add(
-                of_keys,
-                "(bucket, key, object_id) > (%(b)s, %(k)s, %(o)s)",
-                b=after.bucket,
-                k=after.key,
-                o=after.object_id,
-            )
-            # Implied by the line above; this one narrows the view before it is sorted.
-            add(of_keys, "(bucket, key) >= (%(b)s, %(k)s)")
-        if filters.bucket is not None:
-            add(of_keys, "bucket = %(bucket)s", bucket=filters.bucket)
-        if filters.key_prefix is not None:
-            add(of_keys, "starts_with(key, %(prefix)s)", prefix=filters.key_prefix)
-        if filters.profile is not None:
-            add(of_standing, "profile = %(profile)s", profile=filters.profile)
-        if filters.recorded_from is not None:
-            add(of_standing, "recorded_at >= %(from)s", **{"from": filters.recorded_from})
-        if filters.recorded_to is not None:
-            add(of_standing, "recorded_at < %(to)s", to=filters.recorded_to)
-        return (
-            sql.SQL(_PAGE).format(
-                tags=_TAGS,
-                standing=sql.SQL(standing),
-                of_keys=sql.SQL(" AND ".join(of_keys)),
-                of_standing=sql.SQL(" AND ".join(of_standing)),
-                of_recordings=sql.SQL(" AND ").join([*of_recordings, *_recording_conditions(filters, values)]),
-            ),
-            values,
+        of_keys, values = _key_conditions(filters, start, until)
+        values |= {"snapshot": self._snapshot_id, "outcomes": list(filters.outcomes)}
+        of_standing = ["outcome = ANY (%(outcomes)s)"]
+        for condition, name, value in (
+            ("profile = %(profile)s", "profile", filters.profile),
+            ("recorded_at >= %(from)s", "from", filters.recorded_from),
+            ("recorded_at < %(to)s", "to", filters.recorded_to),
+        ):
+            if value is not None:
+                of_standing.append(condition)
+                values[name] = value
+        of_recordings, bound = _recording_conditions(filters)
+        query = sql.SQL(_PAGE).format(
+            tags=_TAGS,
+            standing=sql.SQL(standing),
+            of_keys=of_keys,
+            of_standing=sql.SQL(" AND ".join(of_standing)),
+            of_recordings=of_recordings,
         )
+        return query, values | bound
 
     def _fetch(self, connection: Connection, query: sql.Composed, values: dict[str, Any]) -> list[Found]:
         # Plans for any bounds would be worse than planning each time, which takes a millisecond.
@@ -339,8 +355,31 @@ class Catalogue:
 _TAGS = sql.SQL(", ").join(sql.Identifier("r", name) for name in TAG_COLUMNS)
 
 
-def _recording_conditions(filters: Filters, values: dict[str, Any]) -> list[sql.Composable]:
-    conditions: list[sql.Composable] = []
+def _key_conditions(
+    filters: Filters, start: Position | None, until: tuple[str, str] | None
+) -> tuple[sql.SQL, dict[str, Any]]:
+    """Return what bounds the keys: of objects, and of the views, which take it in before they sort."""
+    conditions = ["true"]
+    values: dict[str, Any] = {}
+    if start is not None:
+        # The second follows from the first, but the views know their rows by bucket and key.
+        conditions += ["(bucket, key, object_id) > (%(b)s, %(k)s, %(o)s)", "(bucket, key) >= (%(b)s, %(k)s)"]
+        values |= dict(zip("bko", start, strict=True))
+    if until is not None:
+        conditions.append("(bucket, key) < (%(until_bucket)s, %(until_key)s)")
+        values |= {"until_bucket": until[0], "until_key": until[1]}
+    if filters.bucket is not None:
+        conditions.append("bucket = %(bucket)s")
+        values["bucket"] = filters.bucket
+    if filters.key_prefix is not None:
+        conditions.append("starts_with(key, %(prefix)s)")
+        values["prefix"] = filters.key_prefix
+    return sql.SQL(" AND ".join(conditions)), values
+
+
+def _recording_conditions(filters: Filters) -> tuple[sql.Composed, dict[str, Any]]:
+    conditions: list[sql.Composable] = [sql.SQL("true")]
+    values: dict[str, Any] = {}
     for number, word in enumerate((filters.text or "").split()):
         values[f"word{number}"] = "%" + re.sub(r"([\\%_])", r"\\\1", word) + "%"
         conditions.append(sql.SQL("{} ILIKE {}").format(_TEXT, sql.Placeholder(f"word{number}")))
@@ -364,7 +403,7 @@ def _recording_conditions(filters: Filters, values: dict[str, Any]) -> list[sql.
     if filters.max_duration_s is not None:
         conditions.append(sql.SQL("r.decoded_duration_s <= %(longest)s"))
         values["longest"] = filters.max_duration_s
-    return conditions
+    return sql.SQL(" AND ").join(conditions), values
 
 
 def _number(name: str, value: Any) -> float:

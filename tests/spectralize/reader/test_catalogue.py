@@ -64,6 +64,7 @@ def test_every_page_is_fetched_and_nothing_twice(reader: Reader, monkeypatch: py
 
     expected = [recording.id for recording in reader.recordings(outcome=("loaded", "partial", "rejected"))]
     assert len(expected) == len(OBJECTS)
+    monkeypatch.setattr(catalogue, "_FIRST_RANGE", 1)
     for page in (1, 2, 3, len(OBJECTS)):
         monkeypatch.setattr(recordings, "PAGE", page)
         found = reader.recordings(outcome=("loaded", "partial", "rejected"))
