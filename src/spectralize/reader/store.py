@@ -177,11 +177,13 @@ class Store:
         ReadError
             If it is not in the store (or the snapshot), has expired, or the key is in several buckets.
         """
-        recording_id = self._resolve(name)
-        found = self.session.run(lambda connection: self.catalogue.by_id(connection, [recording_id])).get(recording_id)
-        if found is None:
-            raise ReadError(f"recording {_shown(name)}: {self._why_absent(recording_id)}")
-        return Recording._of(found, self)
+        # Twice: between the two lookups the key's object may be superseded, and removed.
+        for _ in range(2):
+            recording_id = self._resolve(name)
+            found = self._by_id([recording_id]).get(recording_id)
+            if found is not None:
+                return found
+        raise ReadError(f"recording {_shown(name)}: {self._why_absent(recording_id)}")
 
     def mel_windows(
         self,
@@ -330,12 +332,15 @@ class Store:
         known: dict[int, Recording] = {}
         if names:
             ids = sorted(set(names.values()))
-            rows = self.session.run(lambda connection: self.catalogue.by_id(connection, ids))
-            known = {number: Recording._of(found, self) for number, found in rows.items()}
+            known = self._by_id(ids)
             for name, number in names.items():
                 if number not in known:
                     raise ReadError(f"recording {_shown(name)}: {self._why_absent(number)}")
         return [item if isinstance(item, Recording) else known[names[item]] for item in asked]
+
+    def _by_id(self, ids: Sequence[int]) -> dict[int, Recording]:
+        found = self.session.run(lambda connection: self.catalogue.by_id(connection, ids))
+        return {number: Recording._of(item, self) for number, item in found.items()}
 
     def _why_absent(self, recording_id: int) -> str:
         if self._snapshot:

@@ -138,3 +138,49 @@ def test_a_role_that_may_only_read_cannot_pin(dsn: str, filled: Store, monkeypat
     with pytest.raises(ConfigError, match="refuses this role: cannot execute INSERT in a read-only transaction"):
         reader.snapshot("not mine")
     assert "not mine" not in {item.name for item in reader.snapshots()}
+
+
+def test_readers_always_see_exactly_one_current_spectrogram(dsn: str, aws: None) -> None:
+    lengths = [1.0 + 0.5 * number for number in range(8)]
+    with bucket_of(dsn, "current") as store, open_store(dsn) as reader:
+        key = f"s3://{store.source.bucket}/a.wav"
+        store.put("a.wav", wav(lengths[0]))
+        store.ingest()
+        is_over = threading.Event()
+
+        def look() -> tuple[list[float], int]:
+            """Read all the while, as an application does that looks recordings up when it needs them."""
+            seen, n_removed = [lengths[0]], 0
+            while not is_over.is_set():
+                assert len(reader.recordings(bucket=store.source.bucket)) == 1
+                [current] = reader.recordings(bucket=store.source.bucket)
+                recording = reader.recording(key)
+                assert recording.id >= current.id
+                try:
+                    mel = recording.mel()
+                except ReadError as error:
+                    # Looked up before maintenance, read after it: said, and the next look finds the new one.
+                    if "was removed since this recording was looked up" not in str(error):
+                        raise
+                    n_removed += 1
+                    continue
+                assert mel.shape == (recording.spectrogram().n_frames, 128)
+                seen.append(recording.duration_s or 0.0)
+            return seen, n_removed
+
+        with ThreadPoolExecutor(2) as pool:
+            looks = [pool.submit(look) for _ in range(2)]
+            try:
+                for number, length in enumerate(lengths[1:], start=1):
+                    store.put("a.wav", wav(length, seed=number))
+                    store.ingest()
+                    remove(dsn)
+            finally:
+                is_over.set()
+            for seen, n_removed in (found.result() for found in looks):
+                # From old to new, and never back.
+                assert seen == sorted(seen)
+                assert set(seen) <= set(lengths)
+                assert len(seen) > n_removed
+        assert reader.recording(key).duration_s == lengths[-1]
+        assert store.breaches() == {}
