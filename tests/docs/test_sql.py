@@ -217,11 +217,9 @@ def test_snapshots_need_the_grants_that_the_page_names(
         reader.drop_snapshot(name)
     assert reader.snapshots() == []
     with psycopg.connect(analyst, autocommit=True) as connection:
-        for value in ("DEFAULT", "spectrogram_id + 1000"):
-            with pytest.raises((psycopg.errors.ForeignKeyViolation, psycopg.errors.GeneratedAlways)):
-                connection.execute(f"UPDATE spectralize.spectrograms SET spectrogram_id = {value}".encode())
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute("UPDATE spectralize.spectrograms SET status = 'expired'")
+        for column in ("spectrogram_id", "status"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(f"UPDATE spectralize.spectrograms SET {column} = DEFAULT".encode())
     assert filled.breaches() == {}
 
 
