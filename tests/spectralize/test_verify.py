@@ -143,7 +143,7 @@ BREACHES = {
     ),
     "current_is_the_newest": view("SELECT * FROM v WHERE key LIKE ''a%''"),
     "current_is_the_newest: twice": view("SELECT * FROM v UNION ALL SELECT * FROM v"),
-    "current_is_the_newest: gone": "DROP VIEW spectralize.current_spectrograms",
+    "current_is_the_newest: gone": "DROP VIEW spectralize.current_spectrograms CASCADE",
     "indexes_are_there": "DROP INDEX spectralize.mel_frames_spectrogram_time_idx",
     "chunks_have_the_indexes": f"DO $$ BEGIN EXECUTE 'DROP INDEX ' || ({CHUNK_INDEX}); END $$",
     "chunks_keep_to_their_ranges": (
@@ -336,13 +336,14 @@ def test_no_chunk_is_dropped_meanwhile(store: Store, monkeypatch: pytest.MonkeyP
 
 
 def test_an_older_store_is_told_to_migrate_and_then_is_sound(empty_dsn: str, tmp_path: Path) -> None:
-    for migration in read_migrations():
+    migrations = read_migrations()
+    for migration in migrations:
         if migration.version <= 9:
             (tmp_path / migration.name).write_text(migration.sql)
     migrate(empty_dsn, folder=tmp_path)
     done = call("verify", "--json", dsn=empty_dsn)
     found = json.loads(done.stdout)
-    assert (done.returncode, done.stderr, found["breaches"]) == (1, "", 6)
+    assert (done.returncode, done.stderr, found["breaches"]) == (1, "", len(migrations) - 9)
     assert list(found["invariants"]) == ["migrations_are_this_versions"]
     assert {item["what"] for item in found["left_out"]} == {*invariant_names()[1:], "sample"}
     assert (
