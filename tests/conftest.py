@@ -191,6 +191,13 @@ def dsn(stack: Stack, request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def store(dsn: str, aws: None) -> Iterator[Store]:
     """An empty bucket with its source, and a connection to the module's database."""
+    with new_store(dsn) as store:
+        yield store
+
+
+@contextmanager
+def new_store(dsn: str) -> Iterator[Store]:
+    """The same, for who needs it for longer than a test."""
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     client = open_s3()
     for name in (bucket, f"{bucket}-manifests"):
