@@ -80,33 +80,33 @@ def test_status_and_verify_of_a_store(store: Store) -> None:
     store.put("a.wav", wav(2.0))
     store.put("bad [red]key[/].wav", b"")
     batch = store.ingest()
-    found = json.loads(call("status", "--json", dsn=store.dsn).stdout)
+    found = json.loads(call_here("status", "--json", dsn=store.dsn).stdout)
     assert (found["recordings"], found["spectrograms"], found["mel_frames"]) == (1, 1, 87)
     assert found["outcomes"] == {"loaded": 1, "partial": 0, "rejected": 1, "failed": 0}
     assert found["reject_classes"] == {"empty": 1}
     [line] = found["batches"]
     assert (line["batch_id"], line["state"], line["listed"], line["planned"]) == (batch.batch_id, "success", 2, 2)
-    assert "1 recordings" in call("status", dsn=store.dsn).stdout
-    shown = call("status", str(batch.batch_id), dsn=store.dsn).stdout
+    assert "1 recordings" in call_here("status", dsn=store.dsn).stdout
+    shown = call_here("status", str(batch.batch_id), dsn=store.dsn).stdout
     assert "bad [red]key[/].wav" in shown
     assert "the object has no bytes" in shown
     assert "planned 2 = loaded 1 + partial 0 + rejected 1 + failed 0" in shown
-    objects = json.loads(call("status", str(batch.batch_id), "--json", dsn=store.dsn).stdout)["objects"]
+    objects = json.loads(call_here("status", str(batch.batch_id), "--json", dsn=store.dsn).stdout)["objects"]
     assert [(line["key"], line["outcome"]) for line in objects] == [
         ("a.wav", "loaded"),
         ("bad [red]key[/].wav", "rejected"),
     ]
-    missing = call("status", "999", dsn=store.dsn)
+    missing = call_here("status", "999", dsn=store.dsn)
     assert (missing.returncode, missing.stderr) == (
         1, "error: batch 999: not in the ledger; spectralize status lists the batches\n",
     )  # fmt: skip
-    assert call("verify", dsn=store.dsn).returncode == 0
+    assert call_here("verify", dsn=store.dsn).returncode == 0
     store.connection.execute("DELETE FROM spectralize.mel_frames WHERE frame_index = 3")
     store.connection.commit()
-    broken = call("verify", dsn=store.dsn)
+    broken = call_here("verify", dsn=store.dsn)
     assert broken.returncode == 1
     assert "86 frames, 86 distinct, from 0 to 86; n_frames is 87" in broken.stdout
-    assert json.loads(call("verify", "--json", dsn=store.dsn).stdout)["breaches"] == 1
+    assert json.loads(call_here("verify", "--json", dsn=store.dsn).stdout)["breaches"] == 1
 
 
 def test_ls_and_show_of_a_store(store: Store) -> None:

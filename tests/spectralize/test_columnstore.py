@@ -342,7 +342,7 @@ def test_verify_looks_into_the_columns(archive: Store, week: datetime) -> None:
         "DELETE FROM spectralize.mel_frames WHERE spectrogram_id = %s AND frame_index = 7": "frames_are_contiguous",
         "UPDATE spectralize.mel_frames SET frame_time = frame_time + interval '1 microsecond' "
         "WHERE spectrogram_id = %s AND frame_index = 7": "frames_are_on_time",
-        "UPDATE spectralize.waveform_frames SET frame_index = 8 WHERE spectrogram_id = %s AND frame_index = 7":
+        "DELETE FROM spectralize.waveform_frames WHERE spectrogram_id = %s AND frame_index = 7":
             "waveform_is_contiguous",
         "DELETE FROM spectralize.mel_seconds WHERE spectrogram_id = %s AND second_index = 2": "seconds_are_contiguous",
     }  # fmt: skip
