@@ -36,12 +36,24 @@ def resolve_dsn(dsn: str | None = None) -> str:
     if not dsn:
         raise ConfigError("no database given: set SPECTRALIZE_DSN to postgresql://user:password@host:port/database")
     try:
+        if not isinstance(dsn, str) or _has_loose_secret(dsn):
+            raise ValueError
         conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError as error:
+    # What is malformed may hold the password, and so may the error that says why.
+    except (psycopg.ProgrammingError, ValueError) as error:
         raise ConfigError(
-            "SPECTRALIZE_DSN: not a PostgreSQL address of the form postgresql://user:password@host:port/database"
-        ) from error
+            "SPECTRALIZE_DSN: not a PostgreSQL address of the form postgresql://user:password@host:port/database "
+            "(a password with @, / or ? in it is written with %40, %2F, %3F)"
+        ) from (error if isinstance(error, psycopg.Error) else None)
     return dsn
+
+
+def _has_loose_secret(dsn: str) -> bool:
+    """Tell whether a part of the password would be taken for host or database, and shown as such."""
+    if not dsn.startswith(("postgresql://", "postgres://")):
+        return False
+    credentials, is_at, address = dsn.partition("://")[2].partition("?")[0].partition("@")
+    return "@" in address or (bool(is_at) and "/" in credentials)
 
 
 def is_outage(error: psycopg.Error) -> bool:
@@ -87,14 +99,19 @@ def connect(
         If the database cannot be reached.
     """
     dsn = resolve_dsn(dsn)
+    given = conninfo_to_dict(dsn)
+    # The user's own come first: both count, and where they contradict each other, the later one does.
+    options = f"{given.get('options') or environ.get('PGOPTIONS', '')} -c timezone=UTC{_READ_ONLY if read_only else ''}"
     try:
         return psycopg.connect(
             dsn,
             autocommit=autocommit,
-            connect_timeout=CONNECT_TIMEOUT_S,
+            connect_timeout=given.get("connect_timeout") or CONNECT_TIMEOUT_S,
             application_name=application,
-            options="-c timezone=UTC" + (_READ_ONLY if read_only else ""),
+            options=options.strip(),
         )
+    except psycopg.ProgrammingError as error:
+        raise ConfigError(f"database {describe_dsn(dsn)}: {_first_line(error)}") from error
     except psycopg.OperationalError as error:
         if any(text in str(error) for text in _REFUSALS):
             raise ConfigError(f"database {describe_dsn(dsn)} refuses us: {_first_line(error)}") from error

@@ -1,5 +1,6 @@
 """The command `spectralize`. Errors are one line on stderr: exit code 1, or 2 for a wrong call."""
 
+import io
 import sys
 
 import psycopg
@@ -18,9 +19,15 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the command line; the entry point of `spectralize`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Keys in a terminal that cannot show them.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except SpectralizeError as error:
+        typer.echo(f"error: {as_one_line(str(error))}", err=True)
+        sys.exit(1)
+    except OSError as error:
         typer.echo(f"error: {as_one_line(str(error))}", err=True)
         sys.exit(1)
     except psycopg.Error as error:

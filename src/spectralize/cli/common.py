@@ -1,6 +1,7 @@
 """What every command shares: the application, its options, and how it writes."""
 
 import json
+import math
 import os
 import sys
 from datetime import UTC, datetime
@@ -49,12 +50,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 def make_console() -> Console:
     """A console that, written to a file or pipe, does not fold tables to 80 columns."""
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140)
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Console(width=None if is_terminal or "COLUMNS" in os.environ else 140)
 
 
 def print_json(value: object) -> None:
-    """Write one line of JSON; times and the like as text."""
-    typer.echo(json.dumps(value, default=str, ensure_ascii=False))
+    """Write one line of JSON; times and the like as text, and what JSON has no number for as null."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    is_unicode = encoding.lower().replace("_", "-") in {"utf-8", "utf8"}
+    typer.echo(json.dumps(_finite(value), default=str, ensure_ascii=not is_unicode, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def require_schema(connection: psycopg.Connection[Any]) -> None:

@@ -22,6 +22,10 @@ from spectralize.errors import as_one_line
 from spectralize.reader import Recording, open_store
 
 
+#: Columns of a terminal from which on the table has more columns: times and outcomes, titles and profiles.
+_WIDE, _WIDEST = 70, 100
+
+
 class OutcomeName(StrEnum):
     """`tables.OUTCOMES`, as a shell completes them."""
 
@@ -60,7 +64,7 @@ def ls(
     if key_prefix and key_prefix.startswith("s3://"):
         bucket, _, key_prefix = key_prefix.removeprefix("s3://").partition("/")
     with open_store(dsn) as store:
-        chosen = store.snapshot(snapshot, create=False) if snapshot else store
+        chosen = store if snapshot is None else store.snapshot(snapshot, create=False)
         found = chosen.recordings(
             text=text, bucket=bucket, key_prefix=key_prefix or None, tags=_tags(tag or []), recorded_from=recorded_from,
             recorded_to=recorded_to, min_duration_s=min_duration_s, max_duration_s=max_duration_s, profile=profile,
@@ -120,23 +124,28 @@ def _show(recordings: list[Recording], total: int) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("id", justify="right", no_wrap=True)
     table.add_column("object", overflow="fold")
-    table.add_column("recorded (UTC)", no_wrap=True)
-    table.add_column("duration s", justify="right", no_wrap=True)
-    table.add_column("outcome", no_wrap=True)
-    table.add_column("title", overflow="ellipsis", no_wrap=True)
-    table.add_column("profiles, or why not", overflow="fold")
+    # Where all do not fit, rich would leave out the object.
+    is_wide, is_widest = console.width >= _WIDE, console.width >= _WIDEST
+    if is_wide:
+        table.add_column("recorded (UTC)", no_wrap=True)
+        table.add_column("duration s", justify="right", no_wrap=True)
+        table.add_column("outcome", no_wrap=True)
+    if is_widest:
+        table.add_column("title", overflow="ellipsis", no_wrap=True)
+        table.add_column("profiles, or why not", overflow="fold")
     for recording in recordings:
         title = " – ".join(str(recording.tags[name]) for name in ("artist", "title") if name in recording.tags)
         why = next((reason for _, _, reason in recording.refusals.values()), "")
-        table.add_row(
-            str(recording.id),
-            Text(as_one_line(recording.url)),
-            utc(recording.recorded_at),
-            "" if recording.duration_s is None else f"{recording.duration_s:.2f}",
-            styled_outcome(recording.outcome),
-            Text(as_one_line(title)),
-            Text(", ".join(recording.spectrograms) or as_one_line(why)),
-        )
+        cells: list[str | Text] = [str(recording.id), Text(as_one_line(recording.url))]
+        if is_wide:
+            cells += [
+                utc(recording.recorded_at),
+                "" if recording.duration_s is None else f"{recording.duration_s:.2f}",
+                styled_outcome(recording.outcome),
+            ]
+        if is_widest:
+            cells += [Text(as_one_line(title)), Text(", ".join(recording.spectrograms) or as_one_line(why))]
+        table.add_row(*cells)
     console.print(table)
     if total > len(recordings):
         console.print(f"{len(recordings)} of {total}; --limit 0 lists all")

@@ -1,5 +1,6 @@
 """`spectralize show`."""
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +25,7 @@ def show(
 ) -> None:
     """Show one recording: tags, what it declares and what decoding found, its spectrograms, and its way through the ledger."""
     with open_store(dsn) as store:
-        recording = store.recording(int(name) if name.isascii() and name.isdigit() else name)
+        recording = store.recording(int(name) if re.fullmatch("[1-9][0-9]{0,18}", name) else name)
         spectrograms = store.session.run(lambda connection: read_object_spectrograms(connection, recording.id))
         history = store.session.run(lambda connection: read_object_history(connection, recording.id))
     if as_json:

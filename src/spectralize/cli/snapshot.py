@@ -52,7 +52,8 @@ def create(
     """Pin what is current now."""
     with open_store(dsn, profile=profile) as store:
         before = {item.name for item in store.snapshots()}
-        chosen = store.recordings(bucket=bucket, key_prefix=key_prefix) if bucket or key_prefix or profile else None
+        is_all = bucket is None and key_prefix is None and profile is None
+        chosen = None if is_all else store.recordings(bucket=bucket, key_prefix=key_prefix)
         store.snapshot(name, recordings=chosen, note=note)
         [made] = [item for item in store.snapshots() if item.name == name]
     _report(made, "there already, as it is" if name in before else "created", as_json=as_json)

@@ -13,6 +13,7 @@ from xarray.indexes import PandasIndex
 from spectralize.errors import ReadError
 from spectralize.melscale import band_centres_hz
 from spectralize.reader.frames import Mel
+from spectralize.reader.given import as_number
 from spectralize.reader.spectrograms import Spectrogram
 
 #: What dB are relative to: a power, or "max", the highest cell of the whole recording.
@@ -30,18 +31,32 @@ _TIME = {"units": "s", "long_name": "Time"}
 _FREQUENCY = {"units": "Hz", "long_name": "Frequency"}
 
 
-def reference_db(spectrogram: Spectrogram, ref: Reference) -> float:
-    """Return what to subtract from dB relative to 1.0 to have them relative to `ref`.
+def check_reference(ref: object, top_db: object) -> tuple[Reference, float | None]:
+    """Return both as what they mean, before anything is read.
 
     Raises
     ------
     ReadError
-        If `ref` is neither "max" nor a positive power.
+        If `ref` is neither "max" nor a positive power, or `top_db` is below 0.
     """
-    if ref == "max":
+    expected = '"max" or a positive power, such as 1.0'
+    is_max = isinstance(ref, str) and ref == "max"
+    power = 1.0 if is_max else as_number("ref", ref, expected)
+    if not 0 < power < np.inf:
+        raise ReadError(f"ref = {ref!r}: must be {expected}")
+    if top_db is not None:
+        expected = "0 or more, or None to clip nothing"
+        clip_db = as_number("top_db", top_db, expected)
+        if not clip_db >= 0:
+            raise ReadError(f"top_db = {top_db}: must be {expected}")
+        top_db = clip_db
+    return "max" if is_max else power, top_db
+
+
+def reference_db(spectrogram: Spectrogram, ref: Reference) -> float:
+    """Return what to subtract from dB relative to 1.0 to have them relative to `ref`."""
+    if isinstance(ref, str):
         return spectrogram.peak_db
-    if isinstance(ref, str) or not 0 < ref < np.inf:
-        raise ReadError(f'ref = {ref!r}: must be "max" or a positive power, such as 1.0')
     return float(10.0 * np.log10(max(float(spectrogram.parameters["amin"]), ref)))
 
 
@@ -55,8 +70,6 @@ def refer_db(mel: Mel, spectrogram: Spectrogram, ref: Reference, top_db: float |
     if shift_db:
         mel -= np.float32(shift_db)
     if top_db is not None:
-        if not top_db >= 0:
-            raise ReadError(f"top_db = {top_db}: must be 0 or more, or None to clip nothing")
         np.maximum(mel, np.float32(spectrogram.peak_db - shift_db - top_db), out=mel)
 
 

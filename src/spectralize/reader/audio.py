@@ -10,7 +10,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from spectralize.errors import ReadError, RejectedObjectError, as_one_line
+from spectralize.errors import ObjectError, ReadError, RejectedObjectError, ServiceError, as_one_line
+from spectralize.reader.given import as_seconds
 from spectralize.s3 import fetch_range
 
 if TYPE_CHECKING:
@@ -113,9 +114,11 @@ def decode_window(
 def _sample_span(
     recording: Recording, start_s: float | None, end_s: float | None, sr: int, n_samples: int
 ) -> tuple[int, int]:
-    start = 0.0 if start_s is None else float(start_s)
-    end = n_samples / sr if end_s is None else float(end_s)
-    if not 0 <= start < end or round(end * sr) > n_samples or round(start * sr) >= round(end * sr):
+    start = 0.0 if start_s is None else as_seconds("start_s", start_s)
+    end = n_samples / sr if end_s is None else as_seconds("end_s", end_s)
+    # Half a sample more rounds to the last one or beyond it; an infinite number of samples rounds to none.
+    is_within = 0 <= start < end <= (n_samples + 0.5) / sr
+    if not is_within or round(end * sr) > n_samples or round(start * sr) >= round(end * sr):
         raise ReadError(
             f"window {start:g} s to {end:g} s of {as_one_line(recording.url)}: must lie within its {n_samples / sr:.3f} s, and "
             "hold a sample"
@@ -139,18 +142,19 @@ def _decode(recording: Recording, client: S3Client, first: int, stop: int, *, is
             stream = container.streams.audio[0]
             stream.codec_context.thread_count = 1
             y = _gather(_positions(container, stream, first, is_seeking=is_seeking), first, stop, mono=mono)
-    except RejectedObjectError as error:
-        raise ReadError(f"{as_one_line(recording.url)}: {error}: its audio is no longer what was indexed") from error
-    except (av.error.FFmpegError, ValueError, IndexError) as error:
-        if isinstance(raw.failure, RejectedObjectError):
+    except (ObjectError, av.error.FFmpegError, ValueError, IndexError) as error:
+        failure = raw.failure or error
+        if isinstance(failure, RejectedObjectError):
             raise ReadError(
-                f"{as_one_line(recording.url)}: {raw.failure}: its audio is no longer what was indexed"
+                f"{as_one_line(recording.url)}: {failure}: its audio is no longer what was indexed"
             ) from error
+        if isinstance(failure, ObjectError):
+            raise ServiceError(f"{as_one_line(recording.url)}: {as_one_line(str(failure))}") from error
         if raw.failure is not None:
             raise raw.failure from error
         if is_seeking:
             raise _SeekError from error
-        raise ReadError(f"{as_one_line(recording.url)}: cannot be decoded: {error}") from error
+        raise ReadError(f"{as_one_line(recording.url)}: cannot be decoded: {as_one_line(str(error))}") from error
     if y.shape[-1] != stop - first:
         if is_seeking:
             raise _SeekError

@@ -1,9 +1,11 @@
 """Which recordings there are: what can be asked for, and the queries that find it."""
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from numbers import Number
 from typing import Any
 
 import psycopg
@@ -11,6 +13,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from spectralize.errors import ReadError
+from spectralize.reader.given import as_list, as_seconds, as_text, shown
 from spectralize.reader.spectrograms import Spectrogram
 from spectralize.tables import OUTCOMES, TAG_COLUMNS
 
@@ -96,39 +99,70 @@ def make_filters(
     ReadError
         If it can match nothing: a time without zone, an outcome that there is not, bounds the wrong way round.
     """
-    outcomes = (outcome,) if isinstance(outcome, str) else tuple(outcome)
+    outcomes = (outcome,) if isinstance(outcome, str) else tuple(as_list("outcome", outcome))
     for item in outcomes:
-        if item not in OUTCOMES:
-            raise ReadError(f"outcome = {item!r}: must be one of {', '.join(OUTCOMES)}")
+        if not isinstance(item, str) or item not in OUTCOMES:
+            raise ReadError(f"outcome = {shown(repr(item))}: must be one of {', '.join(OUTCOMES)}")
     if not outcomes:
         raise ReadError(f"outcome: name at least one of {', '.join(OUTCOMES)}")
     start, end = _instant("recorded_from", recorded_from), _instant("recorded_to", recorded_to)
     if start and end and end <= start:
         raise ReadError(f"recorded_to = {end.isoformat()}: must be after recorded_from, {start.isoformat()}")
-    if min_duration_s is not None and max_duration_s is not None and max_duration_s < min_duration_s:
-        raise ReadError(f"max_duration_s = {max_duration_s:g}: must not be below min_duration_s, {min_duration_s:g}")
-    wanted = []
-    for name, values in (tags or {}).items():
-        several = isinstance(values, Sequence | set | frozenset) and not isinstance(values, str)
-        wanted.append((name, tuple(values) if several else (values,)))
-    return Filters(
-        text, bucket, key_prefix, tuple(wanted), start, end, min_duration_s, max_duration_s, outcomes, profile
-    )
+    shortest_s, longest_s = _length("min_duration_s", min_duration_s), _length("max_duration_s", max_duration_s)
+    if shortest_s is not None and longest_s is not None and longest_s < shortest_s:
+        raise ReadError(f"max_duration_s = {longest_s:g}: must not be below min_duration_s, {shortest_s:g}")
+    if not isinstance(tags, Mapping | None):
+        raise ReadError(f"tags = {shown(tags)}: must be tag names and their values, as in {{'genre': 'jazz'}}")
+    wanted = [(as_text("name of a tag", name), _tag_values(name, values)) for name, values in (tags or {}).items()]
+    for name, value in (("text", text), ("bucket", bucket), ("key_prefix", key_prefix), ("profile", profile)):
+        if value is not None:
+            as_text(name, value)
+    return Filters(text, bucket, key_prefix, tuple(wanted), start, end, shortest_s, longest_s, outcomes, profile)
+
+
+def _length(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    number = as_seconds(name, value)
+    if not number >= 0:
+        raise ReadError(f"{name} = {number:g}: must be 0 s or more")
+    return number
+
+
+def _tag_values(name: str, values: Any) -> tuple[str | Number, ...]:
+    is_one = isinstance(values, str | bytes | Mapping | Number) or not isinstance(values, Iterable)
+    found = (values,) if is_one else tuple(values)
+    for value in found:
+        if isinstance(value, str):
+            as_text(f"tag {name}", value)
+        elif not isinstance(value, Number):
+            raise ReadError(f"tag {name} = {shown(value)}: must be text or a number, or several of them")
+    if not found:
+        raise ReadError(f"tag {name}: name at least one value")
+    return found
 
 
 def _instant(name: str, value: Instant | None) -> datetime | None:
     if value is None:
         return None
+    expected = "must be a time such as 2024-05-01 or 2024-05-01T12:00:00Z"
     try:
         at = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError as error:
-        raise ReadError(f"{name} = {value!r}: must be a time such as 2024-05-01 or 2024-05-01T12:00:00Z") from error
+        raise ReadError(f"{name} = {shown(repr(value))}: {expected}") from error
+    if not isinstance(at, date):
+        raise ReadError(f"{name} = {shown(value)}: {expected}, or Python's date or datetime")
     is_day = not isinstance(at, datetime) or (isinstance(value, str) and len(value) == len("2024-05-01"))
     if is_day:
         return datetime.combine(at, time(), UTC)
-    if not isinstance(at, datetime) or at.tzinfo is None:
+    # pandas' NaT, too, is a datetime without zone.
+    if not isinstance(at, datetime) or at.tzinfo is None or at.utcoffset() is None:
         raise ReadError(f"{name} = {value}: has no time zone; write 2024-05-01T12:00:00+00:00, or a day alone for UTC")
-    return at
+    try:
+        # Two times in one zone would be compared by its clocks, which are put back in autumn.
+        return at.astimezone(UTC)
+    except OverflowError as error:
+        raise ReadError(f"{name} = {value}: is outside the calendar in UTC") from error
 
 
 #: One row per spectrogram that readers may see: of the store as it is, or of a snapshot.
@@ -299,7 +333,7 @@ class Catalogue:
 
     def ids_of_key(self, connection: Connection, bucket: str | None, key: str) -> dict[str, int]:
         """Return by bucket the id of the object that holds what can be read of a key, or else of its newest object."""
-        buckets = [bucket] if bucket else [name for (name,) in connection.execute(_BUCKETS)]
+        buckets = [bucket] if bucket is not None else [name for (name,) in connection.execute(_BUCKETS)]
         query = sql.SQL(_OBJECTS_OF_KEY).format(standing=sql.SQL(_VISIBLE[self._snapshot_id is not None]))
         ids = {}
         for name in buckets:
@@ -408,9 +442,12 @@ def _recording_conditions(filters: Filters) -> tuple[sql.Composed, dict[str, Any
 
 def _number(name: str, value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise ReadError(f"tag {name} = {value!r}: must be a number") from error
+        number = float(value)
+        if math.isfinite(number):
+            return number
+        raise ValueError(number)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ReadError(f"tag {name} = {shown(repr(value))}: must be a number") from error
 
 
 _TEXT = sql.SQL("concat_ws(' ', o.key, {}, r.tags::text)").format(

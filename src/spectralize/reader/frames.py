@@ -16,13 +16,15 @@ from spectralize.reader.spectrograms import Spectrogram
 Connection = psycopg.Connection[Any]
 Rows = npt.NDArray[np.void]
 Mel = npt.NDArray[np.float32]
+Column = npt.NDArray[Any]
 Kind = Literal["mel_frames", "waveform_frames", "mel_seconds"]
 
 #: Signature, flags and the length of an empty extension: what every binary COPY starts with.
 _HEADER_BYTES = 19
 
-#: Most rows that one statement returns: what is on its way stays small beside the array that it goes into.
+#: Most rows and bytes that one statement returns: what is on its way stays small beside the array that it goes into.
 _BLOCK_ROWS = 1 << 16
+_BLOCK_BYTES = 1 << 25
 
 #: Windows that share a statement. Each is planned by itself, with bounds that leave it its own chunks only; more of them
 #: would save no time, and have the server plan for longer before the first row comes.
@@ -44,9 +46,11 @@ _WINDOW = {
     ),
 }
 
+#: Every hop is as long as the profile's, but for the last one of a recording.
 _PCM = """
-SELECT count(*), coalesce(string_agg(pcm, ''::bytea ORDER BY frame_time), ''::bytea) FROM spectralize.waveform_frames
-WHERE spectrogram_id = %s AND frame_time >= %s AND frame_time < %s
+SELECT array_agg(frame_index ORDER BY frame_time), string_agg(pcm, ''::bytea ORDER BY frame_time),
+       bool_and(coalesce(octet_length(pcm), 0) = 2 * least(%s, %s - frame_index::bigint * %s))
+FROM spectralize.waveform_frames WHERE spectrogram_id = %s AND frame_time >= %s AND frame_time < %s
 """
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -123,45 +127,71 @@ def read_rows(connection: Connection, kind: Kind, windows: Sequence[Window]) -> 
     ReadError
         If rows are missing: the spectrogram has lost them since it was looked up.
     """
-    for start in range(0, len(windows), _UNITED):
-        group = windows[start : start + _UNITED]
+    for group in _groups(kind, windows):
         with connection.cursor() as cursor, cursor.copy(*statement(kind, group)) as copy:
             data = b"".join(copy)
         stride = _stride(kind, group[0].spectrogram.n_mels)
-        # The last two bytes say that there is no more.
-        n_rows = (len(data) - _HEADER_BYTES - 2) // stride.itemsize
-        rows = np.frombuffer(data, dtype=stride, offset=_HEADER_BYTES, count=n_rows)
+        # The last two bytes say that there is no more. What does not come out even has rows of another number of bands.
+        n_rows, rest = divmod(len(data) - _HEADER_BYTES - 2, stride.itemsize)
+        rows = np.frombuffer(data, dtype=stride, offset=_HEADER_BYTES, count=0 if rest else n_rows)
         position = 0
         for window in group:
-            found = rows[position : position + window.n_rows]
+            # One row too many would follow the last.
+            stop = len(rows) if window is group[-1] else position + window.n_rows
+            found = rows[position:stop]
             position += window.n_rows
             _check(kind, window, found)
             yield found
 
 
+def _groups(kind: Kind, windows: Sequence[Window]) -> Iterator[Sequence[Window]]:
+    """Part windows into those that share a statement: as many as fit, at least one."""
+    start = n_rows = 0
+    for number, window in enumerate(windows):
+        n_rows += window.n_rows
+        if number > start and (number - start == _UNITED or n_rows > _most_rows(kind, window.spectrogram)):
+            yield windows[start:number]
+            start, n_rows = number, window.n_rows
+    yield windows[start:]
+
+
+def _most_rows(kind: Kind, spectrogram: Spectrogram) -> int:
+    return max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // _stride(kind, spectrogram.n_mels).itemsize))
+
+
 def _check(kind: Kind, window: Window, rows: Rows) -> None:
     """Nothing is read by halves: rows that are not there, or belong to another window, show in their indices."""
-    if len(rows) == window.n_rows and np.array_equal(rows["index"], np.arange(window.first, window.stop)):
+    if (
+        len(rows) == window.n_rows
+        and np.array_equal(rows["index"], np.arange(window.first, window.stop))
+        and all((rows[name] == window.spectrogram.n_mels).all() for name in _dims(kind))
+    ):
         return
+    raise _lost(kind, window)
+
+
+@lru_cache(maxsize=8)
+def _dims(kind: Kind) -> list[str]:
+    return [name for name in _stride(kind, 1).names or () if name.endswith(".dim")]
+
+
+def _lost(kind: Kind, window: Window) -> ReadError:
     spectrogram = window.spectrogram
-    raise ReadError(
+    return ReadError(
         f"spectrogram {spectrogram.spectrogram_id} ({spectrogram.profile}): {kind} does not hold its rows {window.first} to "
         f"{window.stop - 1}: it was removed since this recording was looked up (look it up again), or spectralize verify "
         "has more to say"
     )
 
 
-def _blocks(window: Window) -> Iterator[Window]:
-    for first in range(window.first, window.stop, _BLOCK_ROWS):
-        yield Window(window.spectrogram, first, min(first + _BLOCK_ROWS, window.stop))
+def _blocks(window: Window, n_rows: int) -> Iterator[Window]:
+    for first in range(window.first, window.stop, n_rows):
+        yield Window(window.spectrogram, first, min(first + n_rows, window.stop))
 
 
 def read_mel(connection: Connection, window: Window) -> Mel:
     """Return frames of one spectrogram: shape (n_rows, n_mels), float32, dB relative to 1.0."""
-    mel = np.empty((window.n_rows, window.spectrogram.n_mels), dtype=np.float32)
-    for block in _blocks(window):
-        [rows] = read_rows(connection, "mel_frames", [block])
-        mel[block.first - window.first : block.stop - window.first] = _native(rows["mel"])
+    mel: Mel = read_many_mel(connection, [window], window.n_rows)[0]
     return mel
 
 
@@ -170,9 +200,19 @@ def read_many_mel(connection: Connection, windows: Sequence[Window], n_frames: i
 
     What a window is shorter than that stays 0.
     """
-    mel = np.zeros((len(windows), n_frames, windows[0].spectrogram.n_mels), dtype=np.float32)
-    for number, rows in enumerate(read_rows(connection, "mel_frames", windows)):
-        mel[number, : len(rows)] = _native(rows["mel"])
+    shape = (len(windows), n_frames, windows[0].spectrogram.n_mels)
+    try:
+        mel = np.zeros(shape, dtype=np.float32)
+    except (MemoryError, ValueError) as error:
+        raise ReadError(f"an array of {' x '.join(map(str, shape))} float32 does not fit the memory") from error
+    parts = [
+        (mel[number, block.first - window.first : block.stop - window.first], block)
+        for number, window in enumerate(windows)
+        for block in _blocks(window, _most_rows("mel_frames", window.spectrogram))
+    ]
+    rows_of_parts = read_rows(connection, "mel_frames", [block for _, block in parts])
+    for (part, _), rows in zip(parts, rows_of_parts, strict=True):
+        part[:] = _native(rows["mel"])
     return mel
 
 
@@ -181,30 +221,36 @@ def _native(values: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
     return values.astype(np.float16)
 
 
-def read_waveform(connection: Connection, window: Window) -> dict[str, Mel]:
+def _read_columns(connection: Connection, kind: Kind, window: Window, names: Sequence[str]) -> dict[str, Column]:
+    """Read columns block by block: of what the wire adds to each row, only one block is kept at a time."""
+    blocks = list(_blocks(window, _most_rows(kind, window.spectrogram)))
+    parts = [
+        {name: rows[name].astype(rows[name].dtype.newbyteorder("=")) for name in names}
+        for rows in read_rows(connection, kind, blocks)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def read_waveform(connection: Connection, window: Window) -> dict[str, Column]:
     """Return lowest, highest and root mean square sample of each hop, shape (n_rows,), float32, full scale ±1."""
-    parts = [read_rows(connection, "waveform_frames", [block]) for block in _blocks(window)]
-    blocks = [rows for part in parts for rows in part]
-    return {name: np.concatenate([rows[name] for rows in blocks]).astype(np.float32) for name in ("min", "max", "rms")}
+    return _read_columns(connection, "waveform_frames", window, ("min", "max", "rms"))
 
 
-def read_seconds(connection: Connection, window: Window) -> dict[str, npt.NDArray[Any]]:
+def read_seconds(connection: Connection, window: Window) -> dict[str, Column]:
     """Return n_frames, rms and peak, shape (n_rows,), and mel_mean and mel_std, shape (n_rows, n_mels), of each second."""
-    blocks = [rows for block in _blocks(window) for rows in read_rows(connection, "mel_seconds", [block])]
-    columns: dict[str, npt.NDArray[Any]] = {
-        name: np.concatenate([rows[name] for rows in blocks]).astype(np.float32)
-        for name in ("rms", "peak", "mel_mean", "mel_std")
-    }
-    return columns | {"n_frames": np.concatenate([rows["n_frames"] for rows in blocks]).astype(np.int32)}
+    columns = _read_columns(connection, "mel_seconds", window, ("rms", "peak", "mel_mean", "mel_std", "n_frames"))
+    return {name: values if name == "n_frames" else values.astype(np.float32) for name, values in columns.items()}
 
 
 def read_pcm(connection: Connection, window: Window) -> npt.NDArray[np.int16]:
     """Return the samples of hops, one after the other: shape (n_samples,), int16."""
-    parts = []
-    for block in _blocks(window):
-        row = connection.execute(_PCM, _bounds("waveform_frames", block), binary=True, prepare=False).fetchone()
-        n_hops, data = row or (0, b"")
-        if n_hops != block.n_rows:
-            _check("waveform_frames", block, np.empty(0, dtype=_stride("waveform_frames", 0)))
+    spectrogram, parts = window.spectrogram, []
+    hop = spectrogram.hop_length
+    for block in _blocks(window, max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (2 * hop)))):
+        values = (hop, spectrogram.n_samples, hop, *_bounds("waveform_frames", block))
+        row = connection.execute(_PCM, values, binary=True, prepare=False).fetchone()
+        indices, data, is_right = row or (None, b"", False)
+        if not is_right or not np.array_equal(indices, np.arange(block.first, block.stop)):
+            raise _lost("waveform_frames", block)
         parts.append(np.frombuffer(data, dtype="<i2"))
     return np.concatenate(parts).astype(np.int16)

@@ -15,6 +15,7 @@ from spectralize.errors import ReadError, as_one_line
 from spectralize.reader import frames
 from spectralize.reader.catalogue import Found
 from spectralize.reader.frames import Window
+from spectralize.reader.given import as_text
 from spectralize.reader.spectrograms import Spectrogram
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Recording:
         ReadError
             If there is none of that profile, or no profile was named and there are several.
         """
-        profile = profile or self._store.profile
+        profile = self._store.profile if profile is None else as_text("profile", profile)
         if profile is None and len(self.spectrograms) == 1:
             return next(iter(self.spectrograms.values()))
         if profile in self.spectrograms:
@@ -165,8 +166,7 @@ class Recording:
         from spectralize.reader import arrays
 
         found = self.spectrogram(profile)
-        # Before anything is read.
-        arrays.reference_db(found, ref)
+        ref, top_db = arrays.check_reference(ref, top_db)
         first, stop = found.span(start_s, end_s, step_s=found.frame_s, n_rows=found.n_frames)
         mel = self._read(frames.read_mel, Window(found, first, stop))
         return arrays.mel_array(mel, found, first, ref, top_db, self._provenance(found))

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from spectralize.errors import ReadError
 from spectralize.reader.catalogue import PAGE, Filters, Found
+from spectralize.reader.given import shown
 from spectralize.reader.recording import Recording
 
 if TYPE_CHECKING:
@@ -37,7 +40,10 @@ class Recordings:
         return f"<Recordings of {self._store}: {', '.join(f'{name}={value!r}' for name, value in asked.items())}>"
 
     def __len__(self) -> int:
-        return self._store.session.run(lambda connection: self._store.catalogue.count(connection, self._filters))
+        n = self._store.session.run(lambda connection: self._store.catalogue.count(connection, self._filters))
+        if not n:
+            self._explain_end(is_empty=True)
+        return n
 
     def __bool__(self) -> bool:
         return self.first() is not None
@@ -57,6 +63,10 @@ class Recordings:
 
     def head(self, n: int) -> list[Recording]:
         """Return the first few."""
+        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 0:
+            raise ReadError(f"n = {shown(n)}: must be a number of recordings, 0 or more")
+        # More than that are nowhere.
+        n = min(int(n), 1 << 60)
         return [Recording._of(found, self._store) for found in self._page(None, n)]
 
     def to_pandas(self) -> pd.DataFrame:
@@ -78,10 +88,16 @@ class Recordings:
         found = self._store.session.run(
             lambda connection: catalogue.page(connection, self._filters, after=after, limit=limit)
         )
-        if not found and after is None and self._filters.profile is not None:
-            names = self._store.session.run(catalogue.profiles)
+        if len(found) < limit:
+            self._explain_end(is_empty=not found and after is None)
+        return found
+
+    def _explain_end(self, *, is_empty: bool) -> None:
+        """Say so if there are no more because there cannot be any: of a profile that is none, or a snapshot that is gone."""
+        self._store.require_snapshot()
+        if is_empty and self._filters.profile is not None:
+            names = self._store.session.run(self._store.catalogue.profiles)
             if self._filters.profile not in names:
                 raise ReadError(
                     f"profile {self._filters.profile!r}: nothing in the store has it; there are {', '.join(names) or 'none'}"
                 )
-        return found

@@ -5,9 +5,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
-from weakref import WeakSet
+from weakref import ref
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 from spectralize.database import connect, describe_dsn, resolve_dsn, service_errors
@@ -23,17 +24,41 @@ _INHERITED: list[Connection] = []
 
 
 class _Held:
-    """A thread's connection; closed with its thread, or with the session."""
+    """A thread's connection; closed with its thread, or with the session: then not before a read that is under way ends."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._pid = os.getpid()
+        self._reading = threading.Lock()
+        self._is_ending = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Tell whether it is this process's, and as far as we know alive."""
+        return self._pid == os.getpid() and not self._is_ending and not self.connection.closed
+
+    def work(self, work: Callable[[Connection], T]) -> T:
+        """Call `work`; a connection that an interrupt leaves in mid-command is closed, or it would refuse the next one."""
+        try:
+            with self._reading:
+                try:
+                    return work(self.connection)
+                finally:
+                    if not self.connection.closed and self.connection.info.transaction_status != TransactionStatus.IDLE:
+                        self.connection.close()
+        finally:
+            if self._is_ending:
+                self.close()
 
     def close(self) -> None:
-        if self._pid == os.getpid():
-            self.connection.close()
-        else:
+        if self._pid != os.getpid():
             _INHERITED.append(self.connection)
+            return
+        # Under another thread's feet, libpq would read what is freed. Whoever of the two comes last closes.
+        self._is_ending = True
+        if self._reading.acquire(blocking=False):
+            self.connection.close()
+            self._reading.release()
 
     __del__ = close
 
@@ -57,22 +82,28 @@ class Session:
 
     def __init__(self, dsn: str | None = None) -> None:
         self._dsn = resolve_dsn(dsn)
-        self._reset()
+        self._begin()
 
-    def _reset(self) -> None:
+    def _begin(self) -> None:
         self._local = threading.local()
-        self._held: WeakSet[_Held] = WeakSet()
-        self._pid = os.getpid()
+        # Weak, by references of our own: unlike a WeakSet, this can be copied while other threads add to it.
+        self._held: set[ref[_Held]] = set()
 
     def __getstate__(self) -> dict[str, str]:
         return {"dsn": self._dsn}
 
     def __setstate__(self, state: dict[str, str]) -> None:
         self._dsn = state["dsn"]
-        self._reset()
+        self._begin()
 
     def __repr__(self) -> str:
         return describe_dsn(self._dsn)
+
+    @property
+    def database(self) -> tuple[object, ...]:
+        """What tells one database from another, whoever reads it."""
+        parts = conninfo_to_dict(self._dsn)
+        return tuple(parts.get(name) for name in ("service", "host", "hostaddr", "port", "dbname"))
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Call `work` with a connection in autocommit mode that changes nothing; twice, if the first one was stale.
@@ -86,16 +117,16 @@ class Session:
         SpectralizeError
             If its schema is missing or older than this version.
         """
-        connection, is_new = self._connection()
+        held, is_new = self._connection()
         with _read_errors(self._dsn):
             try:
-                return _work_cleanly(work, connection)
+                return held.work(work)
             except psycopg.OperationalError:
-                if is_new or not connection.closed:
+                if is_new or not held.connection.closed:
                     raise
-        connection, _ = self._connection()
+        held, _ = self._connection()
         with _read_errors(self._dsn):
-            return _work_cleanly(work, connection)
+            return held.work(work)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Call `work` with a connection of its own that may change something, in one transaction. Errors as in `run`."""
@@ -103,29 +134,20 @@ class Session:
             return work(connection)
 
     def close(self) -> None:
-        """Close the connections of this process; the next read opens one again."""
-        for held in list(self._held):
-            held.close()
+        """Close the connections of this process, after the reads under way; the next read opens one again."""
+        for reference in list(self._held):
+            held = reference()
+            if held is not None:
+                held.close()
 
-    def _connection(self) -> tuple[Connection, bool]:
-        if self._pid != os.getpid():
-            self._reset()
+    def _connection(self) -> tuple[_Held, bool]:
         held: _Held | None = getattr(self._local, "held", None)
-        if held is not None and not held.connection.closed:
-            return held.connection, False
+        if held is not None and held.is_usable:
+            return held, False
         held = _Held(connect(self._dsn, autocommit=True, read_only=True, application=_APPLICATION))
         self._local.held = held
-        self._held.add(held)
-        return held.connection, True
-
-
-def _work_cleanly(work: Callable[[Connection], T], connection: Connection) -> T:
-    """Call `work`; a connection that an interrupt leaves in mid-command is closed, or it would refuse the next one."""
-    try:
-        return work(connection)
-    finally:
-        if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
-            connection.close()
+        self._held.add(ref(held, self._held.discard))
+        return held, True
 
 
 @contextmanager
@@ -144,3 +166,6 @@ def _read_errors(dsn: str) -> Iterator[None]:
         raise ReadError(f"{where} cannot look for that: {str(error).strip().splitlines()[0]}") from error
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction) as error:
         raise ConfigError(f"{where} refuses this role: {str(error).strip().splitlines()[0]}") from error
+    except psycopg.Error as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ReadError(f"{where} cannot do that: {line}") from error

@@ -8,11 +8,15 @@ from typing import Any
 import psycopg
 
 from spectralize.errors import ReadError, ServiceError
+from spectralize.reader.given import as_text, shown
 
 Connection = psycopg.Connection[Any]
 
 #: What a spectrogram answers that has expired between being looked up and being pinned: see sql/migrations/0013.
 _EXPIRED_SQLSTATE = "SF002"
+
+#: Names are typed, and stand in an index.
+_MAX_CHARACTERS = 200
 
 #: Pinning begins anew if something it was about to pin expired; so often in a row means trouble of another kind.
 _ATTEMPTS = 5
@@ -50,8 +54,15 @@ def list_snapshots(connection: Connection) -> list[Snapshot]:
 
 def find_snapshot(connection: Connection, name: str) -> Snapshot | None:
     """Return the snapshot of that name, or None."""
+    as_text("snapshot", name)
     row = connection.execute(_SNAPSHOTS + "WHERE n.name = %s", (name,)).fetchone()
     return Snapshot(*row) if row else None
+
+
+def is_there(connection: Connection, snapshot_id: int) -> bool:
+    """Tell whether a snapshot has not been dropped."""
+    query = "SELECT FROM spectralize.snapshots WHERE snapshot_id = %s"
+    return connection.execute(query, (snapshot_id,)).fetchone() is not None
 
 
 def pin(connection: Connection, name: str, *, note: str | None, spectrogram_ids: Sequence[int] | None) -> Snapshot:
@@ -60,12 +71,14 @@ def pin(connection: Connection, name: str, *, note: str | None, spectrogram_ids:
     Raises
     ------
     ReadError
-        If the name is empty, or nothing would be in the snapshot.
+        If the name is empty or endless, or not all of what is given could be in the snapshot, or nothing.
     ServiceError
         If spectrograms keep expiring while they are pinned.
     """
-    if not name.strip() or not name.isprintable():
-        raise ReadError(f"snapshot {name!r}: a name must have printable characters and at least one of them")
+    if not name.strip() or not name.isprintable() or len(name) > _MAX_CHARACTERS:
+        raise ReadError(
+            f"snapshot {shown(name)!r}: a name must have printable characters, at least one and at most {_MAX_CHARACTERS}"
+        )
     for _ in range(_ATTEMPTS):
         try:
             with connection.transaction():
@@ -90,11 +103,18 @@ def _create(connection: Connection, name: str, note: str | None, spectrogram_ids
     ).fetchone()
     if row is None:
         return
-    ids = None if spectrogram_ids is None else list(spectrogram_ids)
-    if not connection.execute(_PIN, {"snapshot": row[0], "ids": ids}).rowcount:
+    ids = None if spectrogram_ids is None else list(set(spectrogram_ids))
+    n_pinned = connection.execute(_PIN, {"snapshot": row[0], "ids": ids}).rowcount
+    if not n_pinned:
         raise ReadError(f"snapshot {name!r}: nothing is current that would be in it")
+    if ids is not None and n_pinned < len(ids):
+        raise ReadError(
+            f"snapshot {name!r}: {len(ids) - n_pinned} of the {len(ids)} spectrograms given are no longer current: look the "
+            "recordings up again"
+        )
 
 
 def drop(connection: Connection, name: str) -> bool:
     """Delete a snapshot, and tell whether there was one; what only it has kept is maintenance's from now on."""
+    as_text("snapshot", name)
     return connection.execute("DELETE FROM spectralize.snapshots WHERE name = %s", (name,)).rowcount > 0

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from spectralize.errors import ReadError
+from spectralize.reader.given import as_seconds
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -85,8 +86,8 @@ class Spectrogram:
         ReadError
             If the window is none, does not lie in the recording, or is so short that no row starts in it.
         """
-        start = 0.0 if start_s is None else float(start_s)
-        end = math.inf if end_s is None else float(end_s)
+        start = 0.0 if start_s is None else as_seconds("start_s", start_s)
+        end = math.inf if end_s is None else as_seconds("end_s", end_s)
         length = max(self.duration_s, n_rows * step_s)
         if math.isnan(start) or math.isnan(end) or start < 0 or end <= start:
             raise ReadError(

@@ -14,6 +14,7 @@ from spectralize.errors import ReadError, as_one_line
 from spectralize.reader import frames, snapshots
 from spectralize.reader.catalogue import Catalogue, Instant, make_filters
 from spectralize.reader.frames import Window
+from spectralize.reader.given import as_list, as_number, as_seconds, as_text, is_storable_text, shown
 from spectralize.reader.recording import Recording
 from spectralize.reader.recordings import Recordings
 from spectralize.reader.session import Session
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 #: What names a recording: its id, its uid, ``s3://bucket/key`` or a key.
 RecordingName = int | str | UUID
+
+#: Of bigint.
+_MAX_ID = 2**63 - 1
 
 _EXPIRED = """
 SELECT format('%%s (%%s) at %%s', p.name, s.expired_because, to_char(s.expired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'))
@@ -54,8 +58,10 @@ def open_store(
     ------
     ConfigError
         If there is no address, or it is malformed.
+    ReadError
+        If `profile` is no text.
     """
-    return Store(Session(dsn), profile=profile, s3=s3)
+    return Store(Session(dsn), profile=None if profile is None else as_text("profile", profile), s3=s3)
 
 
 class Store:
@@ -159,7 +165,7 @@ class Store:
             make_filters(
                 text=text, bucket=bucket, key_prefix=key_prefix, tags=tags, recorded_from=recorded_from,
                 recorded_to=recorded_to, min_duration_s=min_duration_s, max_duration_s=max_duration_s, outcome=outcome,
-                profile=profile or self.profile,
+                profile=self.profile if profile is None else profile,
             ),
         )  # fmt: skip
 
@@ -177,13 +183,14 @@ class Store:
         ReadError
             If it is not in the store (or the snapshot), has expired, or the key is in several buckets.
         """
+        _check_name(name)
         # Twice: between the two lookups the key's object may be superseded, and removed.
         for _ in range(2):
             recording_id = self._resolve(name)
             found = self._by_id([recording_id]).get(recording_id)
             if found is not None:
                 return found
-        raise ReadError(f"recording {_shown(name)}: {self._why_absent(recording_id)}")
+        raise ReadError(f"recording {shown(name)}: {self._why_absent(recording_id)}")
 
     def mel_windows(
         self,
@@ -224,21 +231,21 @@ class Store:
         """
         from spectralize.reader import arrays
 
-        asked = list(recordings)
-        starts = np.fromiter(starts_s, dtype=np.float64)
+        asked, starts = as_list("recordings", recordings), as_list("starts_s", starts_s)
         if len(asked) != len(starts) or not asked:
             raise ReadError(f"{len(asked)} recordings and {len(starts)} starts: must be as many, and at least one")
         found = self._look_up(asked)
         chosen = [recording.spectrogram(profile) for recording in found]
         _must_agree(chosen)
-        one = chosen[0]
-        arrays.reference_db(one, ref)
-        n_frames = max(1, round(duration_s / one.frame_s)) if 0 < duration_s < np.inf else 0
-        if not n_frames:
-            raise ReadError(f"duration_s = {duration_s}: must be above 0")
+        ref, top_db = arrays.check_reference(ref, top_db)
+        filling_db = None if fill_db is None else as_number("fill_db", fill_db, "a number, or None to fill nothing")
+        length_s = as_seconds("duration_s", duration_s)
+        if not 0 < length_s < np.inf:
+            raise ReadError(f"duration_s = {length_s}: must be above 0, and finite")
+        n_frames = max(1, round(length_s / chosen[0].frame_s))
         windows = [
-            _fixed_window(recording, spectrogram, start, n_frames, is_filled=fill_db is not None)
-            for recording, spectrogram, start in zip(found, chosen, starts.tolist(), strict=True)
+            _fixed_window(recording, spectrogram, as_seconds("starts_s", start), n_frames, is_filled=filling_db is not None)
+            for recording, spectrogram, start in zip(found, chosen, starts, strict=True)
         ]
         mel = self.session.run(lambda connection: frames.read_many_mel(connection, windows, n_frames))
         array = arrays.many_mel_array(
@@ -246,7 +253,7 @@ class Store:
         )
         for number, window in enumerate(windows):
             if window.n_rows < n_frames:
-                array.values[number, window.n_rows :] = fill_db
+                array.values[number, window.n_rows :] = filling_db
         return array
 
     def snapshot(
@@ -287,13 +294,23 @@ class Store:
             names = ", ".join(repr(item.name) for item in self.snapshots()) or "none"
             raise ReadError(f"snapshot {name!r}: there is none of that name; there are {names}")
         if found is None:
-            ids = None if recordings is None else [
-                item.spectrogram_id for recording in recordings for item in recording.spectrograms.values()
-            ]  # fmt: skip
+            ids = None if recordings is None else self._spectrogram_ids(recordings)
             found = self.session.write(
                 lambda connection: snapshots.pin(connection, name, note=note, spectrogram_ids=ids)
             )
         return Store(self.session, profile=self.profile, s3=self._make_s3, snapshot=found)
+
+    def require_snapshot(self) -> None:
+        """Refuse to go on if the snapshot that is read has been dropped: what it kept may be gone, and none of it is found.
+
+        Raises
+        ------
+        ReadError
+            If so.
+        """
+        pinned = self._snapshot
+        if pinned and not self.session.run(lambda connection: snapshots.is_there(connection, pinned.snapshot_id)):
+            raise ReadError(f"snapshot {pinned.name!r} was dropped since it was opened")
 
     def snapshots(self) -> list[Snapshot]:
         """Return every snapshot, the oldest first."""
@@ -310,8 +327,24 @@ class Store:
         if not self.session.write(lambda connection: snapshots.drop(connection, name)):
             raise ReadError(f"snapshot {name!r}: there is none of that name")
 
+    def _spectrogram_ids(self, recordings: Iterable[Recording]) -> list[int]:
+        given = as_list("recordings", recordings)
+        for item in given:
+            if not isinstance(item, Recording):
+                raise ReadError(f"recordings: {shown(item)}: must be a Recording, as store.recording() returns it")
+            self._must_be_ours(item)
+        return [item.spectrogram_id for recording in given for item in recording.spectrograms.values()]
+
+    def _must_be_ours(self, recording: Recording) -> None:
+        """Numbers of rows mean nothing in another database, and may well be there."""
+        other = recording._store.session
+        if other.database != self.session.database:
+            raise ReadError(f"recording {recording.id} ({as_one_line(recording.url)}) is of another store: {other}")
+
     def _resolve(self, name: RecordingName) -> int:
         if isinstance(name, int | np.integer):
+            if not 0 < name <= _MAX_ID:
+                raise ReadError(f"recording {shown(name)}: not in the store")
             return int(name)
         uid = _as_uid(name)
         if uid is not None:
@@ -325,17 +358,24 @@ class Store:
                 raise ReadError(f"key {as_one_line(key)!r} is in several buckets: write s3://{'|'.join(ids)}/…")
             if ids:
                 return next(iter(ids.values()))
-        raise ReadError(f"recording {_shown(name)}: not in the store")
+        raise ReadError(f"recording {shown(name)}: not in the store")
 
     def _look_up(self, asked: Sequence[Recording | RecordingName]) -> list[Recording]:
-        names = {item: self._resolve(item) for item in asked if not isinstance(item, Recording)}
+        names: dict[RecordingName, int] = {}
+        for item in asked:
+            if isinstance(item, Recording):
+                self._must_be_ours(item)
+                continue
+            _check_name(item)
+            if item not in names:
+                names[item] = self._resolve(item)
         known: dict[int, Recording] = {}
         if names:
             ids = sorted(set(names.values()))
             known = self._by_id(ids)
             for name, number in names.items():
                 if number not in known:
-                    raise ReadError(f"recording {_shown(name)}: {self._why_absent(number)}")
+                    raise ReadError(f"recording {shown(name)}: {self._why_absent(number)}")
         return [item if isinstance(item, Recording) else known[names[item]] for item in asked]
 
     def _by_id(self, ids: Sequence[int]) -> dict[int, Recording]:
@@ -344,6 +384,7 @@ class Store:
 
     def _why_absent(self, recording_id: int) -> str:
         if self._snapshot:
+            self.require_snapshot()
             return f"not in the snapshot {self._snapshot.name!r}"
         row = self.session.run(lambda connection: connection.execute(_EXPIRED, (recording_id,)).fetchone())
         return f"its spectrograms have expired, the last one of {row[0]}" if row else "not in the store"
@@ -392,5 +433,9 @@ def _split(name: str) -> tuple[str | None, str]:
     return bucket, key
 
 
-def _shown(name: object) -> str:
-    return as_one_line(str(name))
+def _check_name(name: object) -> None:
+    """A truth is an integer to Python, and the first recording's id; a path has a method that uuid would call."""
+    if isinstance(name, bool) or not isinstance(name, int | np.integer | str | UUID):
+        raise ReadError(f"recording {shown(name)}: must be an id, a uid, s3://bucket/key, or a key")
+    if isinstance(name, str) and not is_storable_text(name):
+        raise ReadError(f"recording {shown(name)}: not in the store: no key has NUL or lone surrogates")
