@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 from spectralize.version import CORE_VERSION as __version__
 
 if TYPE_CHECKING:
-    from spectralize.reader import Recording, Recordings, Spectrogram, Store, open_store
+    from spectralize.reader import Recording, Recordings, Snapshot, Spectrogram, Store, open_store
 
-__all__ = ["Recording", "Recordings", "Spectrogram", "Store", "__version__", "open_store"]
+__all__ = ["Recording", "Recordings", "Snapshot", "Spectrogram", "Store", "__version__", "open_store"]
 
 
 def __getattr__(name: str) -> Any:

@@ -27,6 +27,7 @@ Times = npt.NDArray[np.datetime64]
 #: The axes of profiles, by fingerprint and rate: there are few, and each takes as long as a window's other axes together.
 _FREQUENCIES: dict[tuple[str, int], tuple[Any, PandasIndex]] = {}
 
+_UTC = {"long_name": "Time (UTC)"}
 _TIME = {"units": "s", "long_name": "Time"}
 _FREQUENCY = {"units": "Hz", "long_name": "Frequency"}
 
@@ -69,6 +70,9 @@ def refer_db(mel: Mel, spectrogram: Spectrogram, ref: Reference, top_db: float |
     shift_db = reference_db(spectrogram, ref)
     if shift_db:
         mel -= np.float32(shift_db)
+    if ref == "max":
+        # Half precision may have rounded the highest cell up.
+        np.minimum(mel, np.float32(0.0), out=mel)
     if top_db is not None:
         np.maximum(mel, np.float32(spectrogram.peak_db - shift_db - top_db), out=mel)
 
@@ -190,7 +194,7 @@ def _time_axis(time_s: Any, time_at: Times) -> tuple[dict[str, Any], dict[str, A
     index = PandasIndex(pd.Index(time_s), "time_s")
     variables: dict[str, Any] = dict(index.create_variables())
     variables["time_s"].attrs = _TIME
-    variables["time_at"] = xr.Variable("time_s", time_at)
+    variables["time_at"] = xr.Variable("time_s", time_at, _UTC)
     return variables, {"time_s": index}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ Samples = npt.NDArray[np.float32]
 #: One GET: half a minute of mp3. Smaller ones wait for S3 more often, larger ones fetch what nobody wants.
 _GET_BYTES = 1 << 19
 
+#: Blocks kept after they were read: header and index are looked at again on the way to the window.
+_KEPT_BLOCKS = 4
+
 #: What FFmpeg asks the file for at a time. It reads so much at each place where it looks for the window.
 _READ_BYTES = 1 << 15
 
@@ -40,12 +44,13 @@ _CLOCK_SLACK_S = 0.1
 
 
 class _RangeFile(io.RawIOBase):
-    """An object of S3 as an unbuffered file: each read is one ranged GET, bound to the ETag that was indexed."""
+    """An object of S3 as a file: blocks of it by ranged GETs, bound to the ETag that was indexed; the last few are kept."""
 
     def __init__(self, client: S3Client, recording: Recording) -> None:
         super().__init__()
         self._client, self._recording = client, recording
         self._position = 0
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
         #: FFmpeg swallows what its file raises.
         self.failure: Exception | None = None
 
@@ -64,17 +69,25 @@ class _RangeFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any, /) -> int:
-        stop = min(self._position + len(buffer), self._recording.size_bytes)
-        if self._position >= stop:
+        if self._position >= self._recording.size_bytes:
             return 0
-        try:
-            data = fetch_range(self._client, self._recording, self._position, stop)
-        except Exception as error:
-            self.failure = error
-            raise
+        index, start = divmod(self._position, _GET_BYTES)
+        data = self._block(index)[start : start + len(buffer)]
         buffer[: len(data)] = data
-        self._position = stop
+        self._position += len(data)
         return len(data)
+
+    def _block(self, index: int) -> bytes:
+        if index not in self._kept:
+            stop = min((index + 1) * _GET_BYTES, self._recording.size_bytes)
+            try:
+                self._kept[index] = fetch_range(self._client, self._recording, index * _GET_BYTES, stop)
+            except Exception as error:
+                self.failure = error
+                raise
+            if len(self._kept) > _KEPT_BLOCKS:
+                self._kept.popitem(last=False)
+        return self._kept[index]
 
 
 class _SeekError(Exception):
@@ -127,31 +140,23 @@ def _sample_span(
 
 
 def _decode(recording: Recording, client: S3Client, first: int, stop: int, *, is_seeking: bool, mono: bool) -> Samples:
-    raw = _RangeFile(client, recording)
+    file = _RangeFile(client, recording)
+    options = {"protocol_whitelist": "none"}
     try:
-        with (
-            io.BufferedReader(raw, _GET_BYTES) as file,
-            av.open(
-                file,
-                mode="r",
-                options={"protocol_whitelist": "none"},
-                metadata_errors="replace",
-                buffer_size=_READ_BYTES,
-            ) as container,
-        ):
+        with av.open(file, mode="r", options=options, metadata_errors="replace", buffer_size=_READ_BYTES) as container:
             stream = container.streams.audio[0]
             stream.codec_context.thread_count = 1
             y = _gather(_positions(container, stream, first, is_seeking=is_seeking), first, stop, mono=mono)
     except (ObjectError, av.error.FFmpegError, ValueError, IndexError) as error:
-        failure = raw.failure or error
+        failure = file.failure or error
         if isinstance(failure, RejectedObjectError):
             raise ReadError(
                 f"{as_one_line(recording.url)}: {failure}: its audio is no longer what was indexed"
             ) from error
         if isinstance(failure, ObjectError):
             raise ServiceError(f"{as_one_line(recording.url)}: {as_one_line(str(failure))}") from error
-        if raw.failure is not None:
-            raise raw.failure from error
+        if file.failure is not None:
+            raise file.failure from error
         if is_seeking:
             raise _SeekError from error
         raise ReadError(f"{as_one_line(recording.url)}: cannot be decoded: {as_one_line(str(error))}") from error

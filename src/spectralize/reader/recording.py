@@ -26,8 +26,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_FULL_SCALE: Attributes = {"units": "full scale"}
-_DB: Attributes = {"units": "dB"}
+_UNITS: dict[str, Attributes] = {
+    "min": {"units": "full scale", "long_name": "Lowest sample"},
+    "max": {"units": "full scale", "long_name": "Highest sample"},
+    "rms": {"units": "full scale", "long_name": "Root mean square of the samples"},
+    "peak": {"units": "full scale", "long_name": "Largest sample, without its sign"},
+    "mel_mean": {"units": "dB", "long_name": "Mel power, mean of the second"},
+    "mel_std": {"units": "dB", "long_name": "Mel power, standard deviation in the second"},
+    "audio": {"units": "full scale", "long_name": "Sample"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +174,7 @@ class Recording:
 
         found = self.spectrogram(profile)
         ref, top_db = arrays.check_reference(ref, top_db)
-        first, stop = found.span(start_s, end_s, step_s=found.frame_s, n_rows=found.n_frames)
+        first, stop = self.span(found, start_s, end_s, step_s=found.frame_s, n_rows=found.n_frames)
         mel = self._read(frames.read_mel, Window(found, first, stop))
         return arrays.mel_array(mel, found, first, ref, top_db, self._provenance(found))
 
@@ -181,11 +188,10 @@ class Recording:
         from spectralize.reader import arrays
 
         found = self._with_waveform(profile)
-        first, stop = found.span(start_s, end_s, step_s=found.frame_s, n_rows=found.n_hops)
+        first, stop = self.span(found, start_s, end_s, step_s=found.frame_s, n_rows=found.n_hops)
         columns = self._read(frames.read_waveform, Window(found, first, stop))
-        units = dict.fromkeys(columns, _FULL_SCALE)
         return arrays.rows_dataset(
-            dict(columns), found, first, found.hop_length, found.sr, units, self._provenance(found)
+            dict(columns), found, first, found.hop_length, found.sr, _UNITS, self._provenance(found)
         )
 
     def pcm(self, start_s: float | None = None, end_s: float | None = None, profile: str | None = None) -> xr.DataArray:
@@ -200,7 +206,7 @@ class Recording:
         found = self._with_waveform(profile)
         if found.parameters.get("waveform") != "pcm":
             raise ReadError(f"profile {found.profile} keeps no samples (waveform = pcm); audio() decodes them from S3")
-        first, stop = found.span(start_s, end_s, step_s=found.frame_s, n_rows=found.n_hops)
+        first, stop = self.span(found, start_s, end_s, step_s=found.frame_s, n_rows=found.n_hops)
         y = self._read(frames.read_pcm, Window(found, first, stop))
         return arrays.samples_array(y, found.sr, first * found.hop_length, "pcm", self._provenance(found))
 
@@ -217,10 +223,9 @@ class Recording:
         from spectralize.reader import arrays
 
         found = self.spectrogram(profile)
-        first, stop = found.span(start_s, end_s, step_s=1.0, n_rows=found.n_seconds)
+        first, stop = self.span(found, start_s, end_s, step_s=1.0, n_rows=found.n_seconds)
         columns = self._read(frames.read_seconds, Window(found, first, stop))
-        units = {"rms": _FULL_SCALE, "peak": _FULL_SCALE, "mel_mean": _DB, "mel_std": _DB}
-        return arrays.rows_dataset(columns, found, first, 1, 1, units, self._provenance(found))
+        return arrays.rows_dataset(columns, found, first, 1, 1, _UNITS, self._provenance(found))
 
     def audio(self, start_s: float | None = None, end_s: float | None = None, *, mono: bool = True) -> xr.DataArray:
         """Decode a window of the object in S3, at its own rate; only what the window needs is fetched, where the format allows.
@@ -250,8 +255,17 @@ class Recording:
             self.spectrogram()
             raise ReadError(f"{self._name} has not been decoded")
         y, first = decode_window(self, self._store.s3(), start_s, end_s, mono=mono)
-        provenance: Attributes = {**_FULL_SCALE, **self._object_attributes()}
+        provenance: Attributes = {**_UNITS["audio"], **self._object_attributes()}
         return arrays.samples_array(y, self.decoded_samplerate_hz, first, "audio", provenance)
+
+    def span(
+        self, found: Spectrogram, start_s: float | None, end_s: float | None, *, step_s: float, n_rows: int
+    ) -> tuple[int, int]:
+        """Return the rows of a window as (first, stop); see `Spectrogram.span`. Its errors name this recording."""
+        try:
+            return found.span(start_s, end_s, step_s=step_s, n_rows=n_rows)
+        except ReadError as error:
+            raise ReadError(f"{self._name}: {error}") from error
 
     def _with_waveform(self, profile: str | None) -> Spectrogram:
         found = self.spectrogram(profile)

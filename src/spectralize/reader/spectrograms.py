@@ -11,7 +11,7 @@ from spectralize.reader.given import as_seconds
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 #: A start that is a frame's own offset, within what floating point makes of it, begins with that frame.
-_TOLERANCE_FRAMES = 1e-6
+TOLERANCE_FRAMES = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +93,10 @@ class Spectrogram:
             raise ReadError(
                 f"window {_seconds(start)} to {_seconds(end)}: must begin at 0 s or later, and end after it begins"
             )
-        if start >= length or (end_s is not None and end > length + step_s * _TOLERANCE_FRAMES):
-            raise ReadError(
-                f"window {_seconds(start)} to {_seconds(end)}: the recording lasts {self.duration_s:.3f} s"
-                + (", the last frame included" if length > self.duration_s else "")
-            )
-        first = math.ceil(start / step_s - _TOLERANCE_FRAMES)
-        stop = n_rows if end_s is None else min(n_rows, math.ceil(end / step_s - _TOLERANCE_FRAMES))
+        if start >= length or (end_s is not None and end > length + step_s * TOLERANCE_FRAMES):
+            raise ReadError(f"window {_seconds(start)} to {_seconds(end)}: the recording lasts {self.duration_s:.3f} s")
+        first = math.ceil(start / step_s - TOLERANCE_FRAMES)
+        stop = n_rows if end_s is None else min(n_rows, math.ceil(end / step_s - TOLERANCE_FRAMES))
         if first >= stop:
             raise ReadError(
                 f"window {_seconds(start)} to {_seconds(end)}: nothing starts in it; rows are {step_s:.6f} s apart"

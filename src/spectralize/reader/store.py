@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -19,7 +20,7 @@ from spectralize.reader.recording import Recording
 from spectralize.reader.recordings import Recordings
 from spectralize.reader.session import Session
 from spectralize.reader.snapshots import Snapshot
-from spectralize.reader.spectrograms import Spectrogram
+from spectralize.reader.spectrograms import TOLERANCE_FRAMES, Spectrogram
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -211,7 +212,7 @@ class Store:
             A recording (or its id, uid or key) and a start in seconds per window. Give `Recording` objects where you can:
             names are looked up at each call.
         duration_s
-            Every window has ``round(duration_s * sr / hop_length)`` frames, from the first that starts at or after its start.
+            Every window has the ``floor(duration_s * sr / hop_length)`` frames, at least one, that follow its start: what fits.
         profile
             May be left out if each recording has one only, and all the same, or the store has a default.
         ref, top_db
@@ -242,9 +243,11 @@ class Store:
         length_s = as_seconds("duration_s", duration_s)
         if not 0 < length_s < np.inf:
             raise ReadError(f"duration_s = {length_s}: must be above 0, and finite")
-        n_frames = max(1, round(length_s / chosen[0].frame_s))
+        n_frames = max(1, math.floor(length_s / chosen[0].frame_s + TOLERANCE_FRAMES))
         windows = [
-            _fixed_window(recording, spectrogram, as_seconds("starts_s", start), n_frames, is_filled=filling_db is not None)
+            _fixed_window(
+                recording, spectrogram, as_seconds("starts_s", start), n_frames, is_filled=filling_db is not None
+            )
             for recording, spectrogram, start in zip(found, chosen, starts, strict=True)
         ]
         mel = self.session.run(lambda connection: frames.read_many_mel(connection, windows, n_frames))
@@ -406,7 +409,7 @@ def _must_agree(spectrograms: Sequence[Spectrogram]) -> None:
 def _fixed_window(
     recording: Recording, spectrogram: Spectrogram, start_s: float, n_frames: int, *, is_filled: bool
 ) -> Window:
-    first, _ = spectrogram.span(start_s, None, step_s=spectrogram.frame_s, n_rows=spectrogram.n_frames)
+    first, _ = recording.span(spectrogram, start_s, None, step_s=spectrogram.frame_s, n_rows=spectrogram.n_frames)
     if first + n_frames > spectrogram.n_frames and not is_filled:
         latest_s = (spectrogram.n_frames - n_frames) * spectrogram.frame_s
         when = f"such a window starts at {latest_s:.3f} s at the latest" if latest_s >= 0 else "it is shorter than that"

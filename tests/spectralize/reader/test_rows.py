@@ -131,8 +131,8 @@ BROKEN_MEL = {
 BROKEN_PCM = {
     "one has no samples": "UPDATE {table} SET pcm = NULL WHERE spectrogram_id = %(id)s AND frame_index = 7",
     "one has too few": "UPDATE {table} SET pcm = substr(pcm, 3) WHERE spectrogram_id = %(id)s AND frame_index = 7",
-    "one makes up for another": "UPDATE {table} SET pcm = CASE frame_index WHEN 7 THEN substr(pcm, 3) ELSE pcm || '\\x0000'::bytea END "
-    "WHERE spectrogram_id = %(id)s AND frame_index IN (7, 8)",
+    "one makes up for another": "UPDATE {table} SET pcm = CASE frame_index WHEN 7 THEN substr(pcm, 3) "
+    "ELSE pcm || '\\x0000'::bytea END WHERE spectrogram_id = %(id)s AND frame_index IN (7, 8)",
 }  # fmt: skip
 
 
