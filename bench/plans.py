@@ -10,7 +10,7 @@ import psycopg
 
 from bench.measurement import BenchError
 from spectralize.reader import Recording
-from spectralize.reader.frames import Window, window_query
+from spectralize.reader.frames import Window, statement
 
 #: A window that begins in one chunk and ends in the next opens two; no window opens more.
 MOST_CHUNKS = 2
@@ -30,9 +30,15 @@ def window_of(recording: Recording, start_s: float, end_s: float) -> Window:
     return Window(found, *found.span(start_s, end_s, step_s=found.frame_s, n_rows=found.n_frames))
 
 
+def query_of(windows: Sequence[Window]) -> tuple[str, list[object]]:
+    """Return the query inside the reader's COPY, which EXPLAIN does not take, and the values to write into it."""
+    copy, values = statement("mel_frames", windows)
+    return copy.removeprefix("COPY ").removesuffix(" TO STDOUT (FORMAT binary)"), values
+
+
 def explain_windows(connection: psycopg.Connection[Any], windows: Sequence[Window]) -> Plan:
     """Have the server plan the statement that the reader sends for these windows, with the values written into it."""
-    query, values = window_query("mel_frames", windows)
+    query, values = query_of(windows)
     with psycopg.ClientCursor(connection) as cursor:
         row = cursor.execute(f"EXPLAIN (SUMMARY, FORMAT JSON) {query}", values).fetchone()
     if row is None:

@@ -11,7 +11,7 @@ import pytest
 
 from bench import store as part
 from bench.measurement import BenchError
-from bench.plans import explain_windows, require_few_chunks, window_of
+from bench.plans import explain_windows, query_of, require_few_chunks, window_of
 from bench.reading import (
     ByHand,
     ByText,
@@ -28,7 +28,6 @@ from spectralize import open_store
 from spectralize.database import connect
 from spectralize.reader import Recording
 from spectralize.reader import Store as Reader
-from spectralize.reader.frames import window_query
 from spectralize.verify import verify_store
 
 DURATION_S = 14.3
@@ -114,7 +113,7 @@ def test_a_window_that_opens_more_chunks_is_an_error(
 ) -> None:
     window = window_of(reader.recording(ACROSS.key), 0, 3)
     without = "SELECT frame_index, mel FROM spectralize.mel_frames WHERE spectrogram_id = %s ORDER BY frame_time"
-    monkeypatch.setattr("bench.plans.window_query", lambda kind, windows: (without, [1]))
+    monkeypatch.setattr("bench.plans.query_of", lambda windows: (without, [1]))
     with (
         connect(synthetic) as connection,
         pytest.raises(BenchError, match=r"opens 9 chunks, not one or two: _hyper_"),
@@ -128,8 +127,9 @@ def test_what_is_explained_is_what_the_reader_sends(synthetic: str, reader: Read
     pid = reader.session.run(lambda connection: connection.info.backend_pid)
     with connect(synthetic) as connection:
         [(sent,)] = connection.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchall()
-        query, values = window_query("mel_frames", [window_of(recording, 2.0, 5.0)])
-        assert sent == f"COPY ({psycopg.ClientCursor(connection).mogrify(query, values)}) TO STDOUT (FORMAT binary)"
+        explained = psycopg.ClientCursor(connection).mogrify(*query_of([window_of(recording, 2.0, 5.0)]))
+        assert explained.startswith("((SELECT frame_index, mel ")
+        assert sent == f"COPY {explained} TO STDOUT (FORMAT binary)"
 
 
 def pairs(reader: Reader) -> list[tuple[Recording, Take]]:

@@ -66,19 +66,14 @@ class Window:
         return self.stop - self.first
 
 
-@lru_cache(maxsize=256)
-def _query(kind: Kind, n_windows: int) -> str:
-    return " UNION ALL ".join([f"({_WINDOW[kind]})"] * n_windows)
+def statement(kind: Kind, windows: Sequence[Window]) -> tuple[str, list[object]]:
+    """Return the statement that reads these windows, and the values to bind: for who wants to see its plan."""
+    return _statement(kind, len(windows)), [value for window in windows for value in _bounds(kind, window)]
 
 
 @lru_cache(maxsize=256)
 def _statement(kind: Kind, n_windows: int) -> str:
-    return f"COPY ({_query(kind, n_windows)}) TO STDOUT (FORMAT binary)"
-
-
-def window_query(kind: Kind, windows: Sequence[Window]) -> tuple[str, list[int | datetime]]:
-    """Return the query by which these windows are read, and the values to write into it: what EXPLAIN wants."""
-    return _query(kind, len(windows)), [value for window in windows for value in _bounds(kind, window)]
+    return f"COPY ({' UNION ALL '.join([f'({_WINDOW[kind]})'] * n_windows)}) TO STDOUT (FORMAT binary)"
 
 
 @lru_cache(maxsize=64)
@@ -130,8 +125,7 @@ def read_rows(connection: Connection, kind: Kind, windows: Sequence[Window]) -> 
     """
     for start in range(0, len(windows), _UNITED):
         group = windows[start : start + _UNITED]
-        _, values = window_query(kind, group)
-        with connection.cursor() as cursor, cursor.copy(_statement(kind, len(group)), values) as copy:
+        with connection.cursor() as cursor, cursor.copy(*statement(kind, group)) as copy:
             data = b"".join(copy)
         stride = _stride(kind, group[0].spectrogram.n_mels)
         # The last two bytes say that there is no more.
