@@ -92,16 +92,16 @@ def reading_table(result: StoreResult) -> Table:
         table.add_section()
 
     parts = {
-        name: f"{extent.n_frames / 1e6:.1f} M frames, {extent.n_chunks} chunks"
+        name: f"{extent.n_frames / 1e6:.1f} M frames in {extent.n_chunks:,} chunk{'s' * (extent.n_chunks > 1)}"
         for name, extent in result.extents.items()
     }
     add(
         "window of 10 s, ms",
         {
             "sql": "COPY by hand, small store",
-            "reader": f"reader, small store: {parts['small']}",
-            "decades": f"reader, large store, decades: {parts['decades']}",
-            "bulk": f"reader, large store, bulk: {parts['bulk']}",
+            "reader": f"reader, small: {parts['small']}",
+            "decades": f"reader, decades: {parts['decades']}",
+            "bulk": f"reader, bulk: {parts['bulk']}",
             "text": "plain cursor and text, small store",
         },
         lambda one: one.window_ms,

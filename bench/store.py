@@ -98,7 +98,8 @@ class StoreResult:
     Attributes
     ----------
     extents, planning_ms
-        By part: small, decades, bulk; the extent of large is that of the last two together.
+        By part: small, decades, bulk. The extent of large is that of the last two together. VACUUM, which a server does by
+        itself within minutes, gives back the pages that loading has taken in advance.
     chunk_counts
         Windows of the large store by the number of chunks that their plan opens.
     is_large
@@ -140,6 +141,7 @@ def measure_store(services: Services, home: Path, console: Console, *, rounds: i
         )
         fill_with_progress(small_dsn, small.takes, console, "small store")
         frames_per_s = fill_with_progress(large_dsn, decades.takes + bulk.takes, console, "large store")
+        as_loaded = _extents(parts)["large"]
         with console.status("vacuum and checkpoint"):
             services.settle_database(small_dsn)
             services.settle_database(large_dsn)
@@ -154,7 +156,7 @@ def measure_store(services: Services, home: Path, console: Console, *, rounds: i
             plans["small"] = reading.plan(small)
         return StoreResult(
             rounds=kept,
-            extents=_extents(parts),
+            extents=_extents(parts) | {"large, before VACUUM": as_loaded},
             planning_ms={name: median(plan.planning_ms for plan in found) for name, found in plans.items()},
             chunk_counts=Counter(len(plan.chunks) for name in ("decades", "bulk") for plan in plans[name]),
             is_large=decades.n_frames + bulk.n_frames >= LARGE_FRAMES,

@@ -128,7 +128,7 @@ def test_what_is_explained_is_what_the_reader_sends(synthetic: str, reader: Read
     with connect(synthetic) as connection:
         [(sent,)] = connection.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchall()
         explained = psycopg.ClientCursor(connection).mogrify(*query_of([window_of(recording, 2.0, 5.0)]))
-        assert explained.startswith("((SELECT frame_index, mel ")
+        assert explained.startswith("((SELECT ")
         assert sent == f"COPY {explained} TO STDOUT (FORMAT binary)"
 
 
