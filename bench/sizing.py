@@ -5,7 +5,8 @@ in chunks of a day. Each layout has a database of its own on a server of the ben
 
 Example
 -------
-``python -m bench.sizing`` (about 12 GB of free disk and a quarter of an hour)
+``python -m bench.sizing`` (about 15 GB of free disk and twenty minutes); what fails there for want of locks:
+``python -m bench.sizing --chunk-days 1 --max-locks 256``
 """
 
 from __future__ import annotations
@@ -101,21 +102,32 @@ def _cell(value: float | str, decimals: int = 1) -> str:
 def main(
     recordings: Annotated[int, typer.Option(min=100, help="Recordings of each layout, a minute each.")] = DAYS,
     chunk_days: Annotated[
-        list[int] | None, typer.Option(help="Chunk intervals for the spread layouts (default 7 and 1).")
+        list[int] | None, typer.Option(help="Only the layouts over twenty years, with these chunk intervals.")
+    ] = None,
+    max_locks: Annotated[
+        int | None, typer.Option(help="Start the server with this max_locks_per_transaction (by default it has 64).")
     ] = None,
 ) -> None:
     """Measure each layout and print a Markdown table."""
     console = Console(stderr=True)
-    bulk = plan_bulk(recordings, duration_s=RECORDING_S)
     spread = plan_dated(recordings, start=FIRST_DAY, span_s=YEARS_S, duration_s=RECORDING_S)
-    layouts = [Layout("all within one day", bulk, 7)]
-    layouts += [Layout(f"20 years, chunks of {days} d", spread, days) for days in chunk_days or (7, 1)]
+    layouts = [Layout(f"20 years, chunks of {days} d", spread, days) for days in chunk_days or (7, 1)]
+    if not chunk_days:
+        layouts.insert(0, Layout("all within one day", plan_bulk(recordings, duration_s=RECORDING_S), 7))
     typer.echo(Measured.HEADER)
     with open_services(console) as services:
+        if max_locks:
+            _set_max_locks(services, max_locks)
         for layout in layouts:
             with services.fresh_database() as dsn:
                 typer.echo(str(measure_layout(services, dsn, layout, console)))
                 sys.stdout.flush()
+
+
+def _set_max_locks(services: Services, max_locks: int) -> None:
+    with psycopg.connect(superuser_dsn(services.stack, "postgres"), autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET max_locks_per_transaction = {max_locks}")
+    services.stack.restart("timescale")
 
 
 def measure_layout(services: Services, dsn: str, layout: Layout, console: Console) -> Measured:
