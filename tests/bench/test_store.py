@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from bench import store as part
+from bench.job import Services
 from bench.measurement import BenchError
 from bench.plans import explain_windows, query_of, require_few_chunks, window_of
 from bench.reading import (
@@ -24,10 +25,12 @@ from bench.reading import (
 )
 from bench.synthetic import BULK_DAY, Take, fill_store, plan_bulk, plan_dated
 from bench.training import BATCH, Readers, Shelf, open_shelf, write_npy
+from local.stack import Stack
 from spectralize import open_store
 from spectralize.database import connect
 from spectralize.reader import Recording
 from spectralize.reader import Store as Reader
+from spectralize.s3 import open_s3
 from spectralize.verify import verify_store
 
 DURATION_S = 14.3
@@ -191,3 +194,11 @@ def test_extents_tell_the_bulk_upload_from_the_rest(synthetic: str) -> None:
     assert extents["large"].n_frames == sum(take.n_frames for take in TAKES)
     # Rows with their headers and the index cost a third beyond the values; an almost empty chunk costs more.
     assert 1.3 < extents["bulk"].disk_vs_half < extents["decades"].disk_vs_half < 3
+
+
+def test_without_room_on_the_disk_the_part_is_left_out_with_a_reason(stack: Stack, aws: None) -> None:
+    services = Services(stack, open_s3())
+    assert part.find_lack_of_disk(services, 1) is None
+    lack = part.find_lack_of_disk(services, 10**12)
+    assert lack is not None
+    assert lack.startswith("it needs 666667 GB of free disk, and there are ")
