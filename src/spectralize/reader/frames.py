@@ -125,7 +125,8 @@ def read_rows(connection: Connection, kind: Kind, windows: Sequence[Window]) -> 
     """
     for start in range(0, len(windows), _UNITED):
         group = windows[start : start + _UNITED]
-        with connection.cursor() as cursor, cursor.copy(*statement(kind, group)) as copy:
+        values = [value for window in group for value in _bounds(kind, window)]
+        with connection.cursor() as cursor, cursor.copy(_statement(kind, len(group)), values) as copy:
             data = b"".join(copy)
         stride = _stride(kind, group[0].spectrogram.n_mels)
         # The last two bytes say that there is no more.
