@@ -174,6 +174,13 @@ class Services:
             with psycopg.connect(superuser_dsn(self.stack, "postgres"), autocommit=True) as connection:
                 connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    def settle_database(self, dsn: str) -> None:
+        """Do now what the server would else do in the background while something is measured."""
+        name = urlsplit(dsn).path.removeprefix("/")
+        with psycopg.connect(superuser_dsn(self.stack, name), autocommit=True) as connection:
+            connection.execute("VACUUM (ANALYZE)")
+        settle_disks(self.stack)
+
 
 def superuser_dsn(stack: Stack, database: str) -> str:
     """Return the address of a database of the stack for the role that may do everything."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
+from time import perf_counter
+from types import TracebackType
+from typing import Self
 
 import psutil  # type: ignore[import-untyped]
 
@@ -87,3 +91,31 @@ def tree_cpu_s(pid: int, *, with_root: bool = True) -> float:
         members = root.children(recursive=True)
         return sum(map(own_cpu_s, [root, *members] if with_root else members))
     return 0.0
+
+
+class Watch:
+    """How much of the machine others took while a block ran: neither this process, nor a server, nor what they started."""
+
+    def __init__(self, server_pid: int | None) -> None:
+        self._roots = [pid for pid in (os.getpid(), server_pid) if pid]
+        self.others_share = 0.0
+
+    def __enter__(self) -> Self:
+        self._own_s, self._busy_s, self._started = self._own_cpu_s(), machine_cpu_s(), perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        wall_s, busy_s = perf_counter() - self._started, machine_cpu_s() - self._busy_s
+        own_s = self._own_cpu_s() - self._own_s
+        self.others_share = max(0.0, busy_s - own_s) / (wall_s * (psutil.cpu_count() or 1))
+
+    def _own_cpu_s(self) -> float:
+        # By number: the server may be one of those that this process has started.
+        processes: dict[int, psutil.Process] = {}
+        for pid in self._roots:
+            with suppress(psutil.Error):
+                root = psutil.Process(pid)
+                processes |= {process.pid: process for process in (root, *root.children(recursive=True))}
+        return sum(map(own_cpu_s, processes.values()))

@@ -1,8 +1,8 @@
-"""What a person reads: a table per corpus, a table of the figures, and a plot."""
+"""What a person reads: a table per corpus, one of reading, one of the figures, and a plot."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -12,6 +12,8 @@ from rich.table import Table
 from bench.figures import TARGETS, per_round
 from bench.measurement import Measurement
 from bench.memory import Trace
+from bench.reading import ReadingRound
+from bench.store import StoreResult
 
 mpl.use("Agg")
 
@@ -57,8 +59,78 @@ def corpus_table(measurements: Sequence[Measurement], corpus: str) -> Table:
     return table
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+def _spread(values: Sequence[float], decimals: int = 2) -> str:
+    return f"{median(values):,.{decimals}f} ({min(values):,.{decimals}f}-{max(values):,.{decimals}f})"
+
+
+def reading_table(result: StoreResult) -> Table:
+    """Show what reading takes, each contender beside the one that it is measured by."""
+    table = Table(title=f"reading, median of {len(result.rounds)} rounds (from - to)", title_justify="left")
+    table.add_column("what")
+    table.add_column("contender")
+    for heading in ("", "by the first", "planning, ms", "others"):
+        table.add_column(heading, justify="right")
+
+    def add(
+        what: str,
+        titles: Mapping[str, str],
+        values: Callable[[ReadingRound], Mapping[str, float]],
+        *,
+        decimals: int = 2,
+        planning: Mapping[str, str] | None = None,
+    ) -> None:
+        first = next(iter(titles))
+        for name, title in titles.items():
+            found = [values(one)[name] for one in result.rounds]
+            ratios = [values(one)[name] / values(one)[first] for one in result.rounds]
+            part = (planning or {}).get(name, "")
+            table.add_row(
+                what if name == first else "", title, _spread(found, decimals), f"{median(ratios):.2f}",
+                f"{result.planning_ms[part]:.2f}" if part else "",
+                f"{median(one.others_share for one in result.rounds):.0%}" if name == first else "",
+            )  # fmt: skip
+        table.add_section()
+
+    parts = {
+        name: f"{extent.n_frames / 1e6:.1f} M frames in {extent.n_chunks:,} chunk{'s' * (extent.n_chunks > 1)}"
+        for name, extent in result.extents.items()
+    }
+    add(
+        "window of 10 s, ms",
+        {
+            "sql": "COPY by hand, small store",
+            "reader": f"reader, small: {parts['small']}",
+            "decades": f"reader, decades: {parts['decades']}",
+            "bulk": f"reader, bulk: {parts['bulk']}",
+            "text": "plain cursor and text, small store",
+        },
+        lambda one: one.window_ms,
+        planning={"sql": "small", "reader": "small", "decades": "decades", "bulk": "bulk"},
+    )
+    add(
+        "whole recording, × real time",
+        {"npy": "np.load of its .npy", "reader": "reader, small store"},
+        lambda one: {name: one.audio_s / seconds for name, seconds in one.whole_s.items()},
+        decimals=0,
+    )
+    add(
+        "random windows of 2 s per second, two processes",
+        {
+            "npy": ".npy opened for each window",
+            "reader": "reader, 64 at once, small store",
+            "large": "reader, 64 at once, large store",
+            "singles": "reader, one at a time, small store",
+        },
+        lambda one: one.windows_per_s,
+        decimals=0,
+    )
+    for name, extent in result.extents.items():
+        table.add_row(
+            "disk by half-precision values" if name == "small" else "",
+            f"{name}: {parts[name]}",
+            f"{extent.disk_vs_half:.3f}",
+        )
+    return table
 
 
 def figures_table(figures: Mapping[str, float]) -> Table:

@@ -16,13 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from bench import contenders
 from bench.corpus import Corpus, load_clips, load_music
-from bench.figures import speed_figures
+from bench.figures import reading_figures, speed_figures
 from bench.job import Driver, Services, open_services
 from bench.measurement import Measurement
 from bench.memory import LONG_MIN, SHORT_MIN, Trace, measure_memory
 from bench.pool import N_PROCESSES, Contender, ProcessPool
-from bench.report import TITLES, corpus_table, figures_table, save_plot
+from bench.report import TITLES, corpus_table, figures_table, reading_table, save_plot
 from bench.samples import samples_speedup
+from bench.store import LARGE_FRAMES, find_lack_of_disk, measure_store
 from local.errors import StackError
 
 #: Measures one contender on one corpus in the round of that number.
@@ -32,6 +33,9 @@ JobOf = Callable[[Corpus], Step]
 #: So many clips go through the job before each batch that is measured: Spark ends Python workers that have rested for a
 #: minute, and new ones have to import everything.
 _WARM_UP_CLIPS = 16
+
+#: The parts that are measured on audio files.
+_OF_FILES = {"mel", "music", "clips"}
 
 #: What the kernel and this process take beside a contender stays below this share of the machine.
 _QUIET_SHARE = 0.12
@@ -55,30 +59,44 @@ class Bench:
     traces: dict[str, Trace] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
 
-    def run(self, *, parts: Collection[str], rounds: int, plot: Path) -> dict[str, float]:
+    def run(self, *, parts: Collection[str], rounds: int, n_frames: int, plot: Path) -> dict[str, float]:
         """Measure the given parts, show tables and plot, and return the figures."""
-        with self.console.status("corpora: real music in six formats, and clips of it"):
-            music, clips = load_music(self.home), load_clips(self.home)
-        corpora = [corpus for corpus in (music, clips) if corpus.name in parts]
         with ExitStack() as cleanup:
-            # Forked before this process has clients with threads of their own, and ended before memory is measured: what
-            # they have mapped would lessen the others' share of it.
             with ExitStack() as shared:
-                pools = self._open_pools(shared, clips)
+                measure_files = self._prepare_files(shared, parts, rounds) if set(parts) & _OF_FILES else None
                 services = self._open_services(cleanup) if set(parts) - {"mel"} else None
-                if "mel" in parts:
-                    self._measure_mel(pools.peers, music)
-                if corpora:
-                    job = shared.enter_context(self._open_job(services, corpora, clips)) if services else None
-                    self._measure_speed(pools, job, corpora, rounds)
+                if measure_files:
+                    measure_files(services)
             if "samples" in parts and services:
                 with self.console.status("samples by hop and by row"), services.fresh_database() as dsn:
                     self.figures["samples_vs_rows"] = samples_speedup(dsn)
             if "memory" in parts and services:
                 self._measure_memory(services)
+            if "store" in parts and services:
+                self._measure_store(services, rounds, n_frames)
         self.console.print(figures_table(self.figures))
         save_plot(self.measurements, self.traces, plot)
         return self.figures
+
+    def _prepare_files(
+        self, shared: ExitStack, parts: Collection[str], rounds: int
+    ) -> Callable[[Services | None], None]:
+        """Build the corpora and fork the processes; return what measures them, once there are services."""
+        with self.console.status("corpora: real music in six formats, and clips of it"):
+            music, clips = load_music(self.home), load_clips(self.home)
+        corpora = [corpus for corpus in (music, clips) if corpus.name in parts]
+        # Forked before this process has clients with threads of their own, and ended before memory is measured: what they
+        # have mapped would lessen the others' share of it.
+        pools = self._open_pools(shared, clips)
+
+        def measure(services: Services | None) -> None:
+            if "mel" in parts:
+                self._measure_mel(pools.peers, music)
+            if corpora:
+                job = shared.enter_context(self._open_job(services, corpora, clips)) if services else None
+                self._measure_speed(pools, job, corpora, rounds)
+
+        return measure
 
     def _open_pools(self, shared: ExitStack, clips: Corpus) -> Pools:
         path = clips.files[0].path
@@ -97,7 +115,7 @@ class Bench:
         try:
             return cleanup.enter_context(open_services(self.console))
         except StackError as error:
-            self._note(f"[yellow]left out: the whole job and memory, because {escape(str(error))}[/]")
+            self._note(f"[yellow]left out: the whole job, memory and the store, because {escape(str(error))}[/]")
             return None
 
     @contextmanager
@@ -139,12 +157,7 @@ class Bench:
         for corpus in corpora:
             self._note(f"\n{corpus.describe()}")
             self.console.print(corpus_table(self.measurements, corpus.name))
-        busiest = max(self.measurements, key=lambda item: item.others_share)
-        if busiest.others_share > _QUIET_SHARE:
-            self._note(
-                f"[yellow]up to {busiest.others_share:.0%} of the machine was taken by others meanwhile: what is measured "
-                "in wall time is worth little; run again on a quiet machine[/]"
-            )
+        self._warn_if_busy(max(item.others_share for item in self.measurements))
         self.figures |= speed_figures(self.measurements)
 
     def _steps(self, pools: Pools, job: JobOf | None, corpus: Corpus, folder: Path) -> dict[str, Step]:
@@ -181,6 +194,30 @@ class Bench:
         with self.console.status("Mel alone"):
             ratios = pool.call(contenders.mel_speedup, music.files[0].path)
         self.figures["mel_speedup_vs_librosa"] = median(ratios)
+
+    def _measure_store(self, services: Services, rounds: int, n_frames: int) -> None:
+        if lack := find_lack_of_disk(services, n_frames):
+            self._note(f"[yellow]left out: the store, because {lack}[/]")
+            return
+        result = measure_store(services, self.home, self.console, rounds=rounds, n_frames=n_frames)
+        self.figures |= reading_figures(result.rounds)
+        self.figures["disk_vs_half"] = result.extents["large"].disk_vs_half
+        self._note(f"PostgreSQL: {services.durability()}; loaded {result.frames_per_s:,.0f} frames/s")
+        opened = ", ".join(f"{n_chunks} by {count}" for n_chunks, count in sorted(result.chunk_counts.items()))
+        self._note(f"chunks opened by the plans of windows of the large store: {opened} windows")
+        self.console.print(reading_table(result))
+        self._warn_if_busy(max(one.others_share for one in result.rounds))
+        if not result.is_large:
+            for name in ("window_large_vs_small", "disk_vs_half"):
+                del self.figures[name]
+            self._note(f"[yellow]left out: the figures of a large store, which has {LARGE_FRAMES:,} frames and more[/]")
+
+    def _warn_if_busy(self, others_share: float) -> None:
+        if others_share > _QUIET_SHARE:
+            self._note(
+                f"[yellow]up to {others_share:.0%} of the machine was taken by others meanwhile: what is measured "
+                "in wall time is worth little; run again on a quiet machine[/]"
+            )
 
     def _note(self, line: str) -> None:
         self.console.print(line, highlight=False)
