@@ -94,9 +94,10 @@ def test_only_what_is_needed_is_fetched(
     sounds: tuple[Store, dict[str, bytes]], key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, data = sounds
-    # In proportion to the length of these files.
+    # In proportion to the length of these files. FFmpeg goes to and fro within 64 kB, less than a block of real ones.
     monkeypatch.setattr(audio, "_GET_BYTES", 1 << 11)
     monkeypatch.setattr(audio, "_READ_BYTES", 1 << 11)
+    monkeypatch.setattr(audio, "_KEPT_BLOCKS", 1 << 6)
     client, fetched = open_s3(), []
     real = client.get_object
 
