@@ -44,6 +44,11 @@ BEGIN
               s.hop_length::double precision / s.sr;
 END $$;
 
+-- A vector as it travels: the reader asks for all rows of a window as one value. Bound to the extension's own function here,
+-- once, so that a search_path without the extension's schema does not matter.
+CREATE FUNCTION spectralize.send_halfvec(vector halfvec) RETURNS bytea
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURNS NULL ON NULL INPUT RETURN halfvec_send(vector);
+
 -- Band k of a frame, from 0, in dB; NULL beyond the last.
 CREATE FUNCTION spectralize.band(mel halfvec, k integer) RETURNS real
 LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURNS NULL ON NULL INPUT AS $$

@@ -12,6 +12,7 @@ import psycopg
 
 from spectralize.errors import ReadError
 from spectralize.reader.spectrograms import Spectrogram
+from spectralize.tables import TIME_COLUMNS
 
 Connection = psycopg.Connection[Any]
 Rows = npt.NDArray[np.void]
@@ -30,20 +31,24 @@ _BLOCK_BYTES = 1 << 25
 #: would save no time, and have the server plan for longer before the first row comes.
 _UNITED = 64
 
-#: With bounds of time that the planner knows, it opens only the chunks that hold them, and the index gives this order.
-_WINDOW = {
-    "mel_frames": (
-        "SELECT frame_index, mel FROM spectralize.mel_frames "
-        "WHERE spectrogram_id = %s AND frame_time >= %s AND frame_time < %s ORDER BY frame_time"
-    ),
-    "waveform_frames": (
-        "SELECT frame_index, min, max, rms FROM spectralize.waveform_frames "
-        "WHERE spectrogram_id = %s AND frame_time >= %s AND frame_time < %s ORDER BY frame_time"
-    ),
+#: A row of each table as bytes, in the order of `_stride`.
+_ROW = {
+    "mel_frames": "int4send(frame_index) || spectralize.send_halfvec(mel)",
+    "waveform_frames": "int4send(frame_index) || float4send(min) || float4send(max) || float4send(rms)",
     "mel_seconds": (
-        "SELECT second_index, n_frames, rms, peak, mel_mean, mel_std FROM spectralize.mel_seconds "
-        "WHERE spectrogram_id = %s AND second_at >= %s AND second_at < %s ORDER BY second_at"
+        "int4send(second_index) || int4send(n_frames) || float4send(rms) || float4send(peak) "
+        "|| spectralize.send_halfvec(mel_mean) || spectralize.send_halfvec(mel_std)"
     ),
+}
+
+#: With bounds of time that the planner knows, it opens only the chunks that hold them, and the index gives this order.
+#: All rows of a window come as one value: a row by itself costs the client a microsecond, and a window has hundreds.
+_WINDOW = {
+    kind: (
+        f"SELECT string_agg({row}, ''::bytea ORDER BY {TIME_COLUMNS[kind]}) FROM spectralize.{kind} "
+        f"WHERE spectrogram_id = %s AND {TIME_COLUMNS[kind]} >= %s AND {TIME_COLUMNS[kind]} < %s"
+    )
+    for kind, row in _ROW.items()
 }
 
 #: Every hop is as long as the profile's, but for the last one of a recording.
@@ -82,13 +87,12 @@ def _statement(kind: Kind, n_windows: int) -> str:
 
 @lru_cache(maxsize=64)
 def _stride(kind: Kind, n_mels: int) -> np.dtype[np.void]:
-    fields: list[Any] = [("n_fields", ">i2"), ("index.length", ">i4"), ("index", ">i4")]
+    fields: list[Any] = [("index", ">i4")]
 
     def add(name: str, dtype: str) -> None:
-        fields.extend([(f"{name}.length", ">i4"), (name, dtype)])
+        fields.append((name, dtype))
 
     def add_vector(name: str) -> None:
-        fields.append((f"{name}.length", ">i4"))
         fields.extend([(f"{name}.dim", ">i2"), (f"{name}.unused", ">i2"), (name, ">f2", (n_mels,))])
 
     if kind == "mel_frames":
@@ -131,15 +135,14 @@ def read_rows(connection: Connection, kind: Kind, windows: Sequence[Window]) -> 
         with connection.cursor() as cursor, cursor.copy(*statement(kind, group)) as copy:
             data = b"".join(copy)
         stride = _stride(kind, group[0].spectrogram.n_mels)
-        # The last two bytes say that there is no more. What does not come out even has rows of another number of bands.
-        n_rows, rest = divmod(len(data) - _HEADER_BYTES - 2, stride.itemsize)
-        rows = np.frombuffer(data, dtype=stride, offset=_HEADER_BYTES, count=0 if rest else n_rows)
-        position = 0
+        position = _HEADER_BYTES
         for window in group:
-            # One row too many would follow the last.
-            stop = len(rows) if window is group[-1] else position + window.n_rows
-            found = rows[position:stop]
-            position += window.n_rows
+            # A row of one field: how many fields, the length of this one (-1 for NULL, where no row was found), its bytes.
+            n_bytes = max(0, int.from_bytes(data[position + 2 : position + 6], "big", signed=True))
+            # What does not come out even has rows of another number of bands.
+            n_rows, rest = divmod(n_bytes, stride.itemsize)
+            found = np.frombuffer(data, dtype=stride, offset=position + 6, count=0 if rest else n_rows)
+            position += 6 + n_bytes
             _check(kind, window, found)
             yield found
 
