@@ -21,7 +21,6 @@ from spectralize.cli.common import (
 from spectralize.errors import as_one_line
 from spectralize.reader import Recording, open_store
 
-
 #: Columns of a terminal from which on the table has more columns: times and outcomes, titles and profiles.
 _WIDE, _WIDEST = 70, 100
 

@@ -46,8 +46,8 @@ class _RangeFile(io.RawIOBase):
         super().__init__()
         self._client, self._recording = client, recording
         self._position = 0
-        #: FFmpeg swallows what its file raises.
-        self.failure: Exception | None = None
+        #: FFmpeg swallows what its file raises, an interrupt with the rest, and asks again.
+        self.failure: BaseException | None = None
 
     def readable(self) -> bool:
         return True
@@ -67,11 +67,13 @@ class _RangeFile(io.RawIOBase):
         stop = min(self._position + len(buffer), self._recording.size_bytes)
         if self._position >= stop:
             return 0
-        try:
-            data = fetch_range(self._client, self._recording, self._position, stop)
-        except Exception as error:
-            self.failure = error
-            raise
+        if self.failure is None:
+            try:
+                data = fetch_range(self._client, self._recording, self._position, stop)
+            except BaseException as error:  # noqa: BLE001 - it is raised again where FFmpeg is done
+                self.failure = error
+        if self.failure is not None:
+            raise OSError("S3 does not answer")
         buffer[: len(data)] = data
         self._position = stop
         return len(data)
@@ -142,7 +144,9 @@ def _decode(recording: Recording, client: S3Client, first: int, stop: int, *, is
             stream = container.streams.audio[0]
             stream.codec_context.thread_count = 1
             y = _gather(_positions(container, stream, first, is_seeking=is_seeking), first, stop, mono=mono)
-    except (ObjectError, av.error.FFmpegError, ValueError, IndexError) as error:
+        if raw.failure is not None:
+            raise OSError("S3 does not answer")
+    except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
         failure = raw.failure or error
         if isinstance(failure, RejectedObjectError):
             raise ReadError(
@@ -192,8 +196,17 @@ def _positions(
 
 
 def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
-    """Decode packet by packet; what is broken is left out, as it was when the object was indexed."""
-    for packet in container.demux(stream):
+    """Decode packet by packet; what is broken is left out, as it was when the object was indexed, and so is what follows
+    where the container itself cannot be read on.
+    """
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.error.FFmpegError, IndexError):
+            return
+        if packet is None:
+            return
         try:
             yield from packet.decode()
         except av.error.MemoryError:
@@ -215,6 +228,10 @@ def _gather(positions: Iterator[tuple[int, av.AudioFrame]], first: int, stop: in
         n_channels = frame.layout.nb_channels
         # Packed: PyAV reads past the planes of frames with many channels.
         if kind not in {None, (frame.format.name, n_channels)}:
+            if not mono and kind is not None and kind[1] != n_channels:
+                raise ValueError(
+                    f"it has {kind[1]} channels, and {n_channels} from sample {position} on: only mono is one array"
+                )
             resampler = av.AudioResampler(format="flt")
         kind = frame.format.name, n_channels
         converted = [frame] if frame.format.name == "flt" else resampler.resample(frame)

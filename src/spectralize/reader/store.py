@@ -244,7 +244,9 @@ class Store:
             raise ReadError(f"duration_s = {length_s}: must be above 0, and finite")
         n_frames = max(1, round(length_s / chosen[0].frame_s))
         windows = [
-            _fixed_window(recording, spectrogram, as_seconds("starts_s", start), n_frames, is_filled=filling_db is not None)
+            _fixed_window(
+                recording, spectrogram, as_seconds("starts_s", start), n_frames, is_filled=filling_db is not None
+            )
             for recording, spectrogram, start in zip(found, chosen, starts, strict=True)
         ]
         mel = self.session.run(lambda connection: frames.read_many_mel(connection, windows, n_frames))
