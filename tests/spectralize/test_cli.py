@@ -231,3 +231,53 @@ def test_every_command_speaks_json() -> None:
     }
     assert len(found) == 10
     assert [name for name, options in found.items() if "--json" not in options] == []
+
+
+def test_narrow_and_foreign_terminals(store: Store) -> None:
+    store.put("long/日本語 [red].wav", wav(0.5))
+    store.ingest()
+    bucket = store.source.bucket
+    command = [str(Path(sys.executable).parent / "spectralize"), "ls", f"s3://{bucket}"]
+
+    def ls(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
+        settings = os.environ | {"SPECTRALIZE_DSN": store.dsn} | environment
+        return subprocess.run([*command, *arguments], env=settings, capture_output=True, timeout=60, check=False)
+
+    # The object is what a listing is for.
+    assert "日本語" in "".join(ls(COLUMNS="40").stdout.decode().split())
+    plain = ls(PYTHONIOENCODING="ascii", COLUMNS="200")
+    assert (plain.returncode, plain.stderr) == (0, b"")
+    assert rb"long/\u65e5\u672c\u8a9e [red].wav" in plain.stdout
+    [found] = json.loads(ls("--json", PYTHONIOENCODING="ascii").stdout)["recordings"]
+    assert found["key"] == "long/日本語 [red].wav"
+    store.connection.execute("UPDATE spectralize.spectrograms SET peak_db = 'NaN'")
+    store.connection.commit()
+    [found] = json.loads(ls("--json").stdout, parse_constant=pytest.fail)["recordings"]
+    assert found["spectrograms"]["mel128_22k"]["peak_db"] is None
+    store.connection.execute("UPDATE spectralize.spectrograms SET peak_db = 0")
+    store.connection.commit()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk here that is always full")
+def test_output_that_cannot_be_written_is_one_line(store: Store) -> None:
+    settings = os.environ | {"SPECTRALIZE_DSN": store.dsn}
+    command = [str(Path(sys.executable).parent / "spectralize"), "ls", "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, env=settings, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, b"error: [Errno 28] No space left on device\n")
+
+
+def test_an_empty_name_is_not_none(store: Store) -> None:
+    store.put("a.wav", wav(0.5))
+    store.ingest()
+    for command, message in (
+        (("show", "9" * 5_000), "error: recording 99999"),
+        (("show", "007"), "error: recording 007: not in the store"),
+        (("ls", "--snapshot", ""), "error: snapshot '': there is none of that name"),
+        (("ls", "--profile", ""), "error: profile '': nothing in the store has it"),
+        (("snapshot", "create", "x", "--bucket", ""), "error: snapshot 'x': nothing is current that would be in it"),
+        (("show", "a\udcff"), "not in the store: no key has NUL or lone surrogates"),
+    ):
+        done = call_here(*command, dsn=store.dsn)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert message in done.stderr

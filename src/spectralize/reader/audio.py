@@ -51,8 +51,8 @@ class _RangeFile(io.RawIOBase):
         self._client, self._recording = client, recording
         self._position = 0
         self._kept: OrderedDict[int, bytes] = OrderedDict()
-        #: FFmpeg swallows what its file raises.
-        self.failure: Exception | None = None
+        #: FFmpeg swallows what its file raises, an interrupt with the rest, and asks again.
+        self.failure: BaseException | None = None
 
     def readable(self) -> bool:
         return True
@@ -78,15 +78,16 @@ class _RangeFile(io.RawIOBase):
         return len(data)
 
     def _block(self, index: int) -> bytes:
-        if index not in self._kept:
+        if self.failure is None and index not in self._kept:
             stop = min((index + 1) * _GET_BYTES, self._recording.size_bytes)
             try:
                 self._kept[index] = fetch_range(self._client, self._recording, index * _GET_BYTES, stop)
-            except Exception as error:
+            except BaseException as error:  # noqa: BLE001 - it is raised again where FFmpeg is done
                 self.failure = error
-                raise
             if len(self._kept) > _KEPT_BLOCKS:
                 self._kept.popitem(last=False)
+        if self.failure is not None:
+            raise OSError("S3 does not answer")
         return self._kept[index]
 
 
@@ -147,7 +148,9 @@ def _decode(recording: Recording, client: S3Client, first: int, stop: int, *, is
             stream = container.streams.audio[0]
             stream.codec_context.thread_count = 1
             y = _gather(_positions(container, stream, first, is_seeking=is_seeking), first, stop, mono=mono)
-    except (ObjectError, av.error.FFmpegError, ValueError, IndexError) as error:
+        if file.failure is not None:
+            raise OSError("S3 does not answer")
+    except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
         failure = file.failure or error
         if isinstance(failure, RejectedObjectError):
             raise ReadError(
@@ -197,8 +200,17 @@ def _positions(
 
 
 def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
-    """Decode packet by packet; what is broken is left out, as it was when the object was indexed."""
-    for packet in container.demux(stream):
+    """Decode packet by packet; what is broken is left out, as it was when the object was indexed, and so is what follows
+    where the container itself cannot be read on.
+    """
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.error.FFmpegError, IndexError):
+            return
+        if packet is None:
+            return
         try:
             yield from packet.decode()
         except av.error.MemoryError:
@@ -220,6 +232,10 @@ def _gather(positions: Iterator[tuple[int, av.AudioFrame]], first: int, stop: in
         n_channels = frame.layout.nb_channels
         # Packed: PyAV reads past the planes of frames with many channels.
         if kind not in {None, (frame.format.name, n_channels)}:
+            if not mono and kind is not None and kind[1] != n_channels:
+                raise ValueError(
+                    f"it has {kind[1]} channels, and {n_channels} from sample {position} on: only mono is one array"
+                )
             resampler = av.AudioResampler(format="flt")
         kind = frame.format.name, n_channels
         converted = [frame] if frame.format.name == "flt" else resampler.resample(frame)

@@ -253,7 +253,7 @@ def read_pcm(connection: Connection, window: Window) -> npt.NDArray[np.int16]:
         values = (hop, spectrogram.n_samples, hop, *_bounds("waveform_frames", block))
         row = connection.execute(_PCM, values, binary=True, prepare=False).fetchone()
         indices, data, is_right = row or ([], b"", False)
-        if not is_right or not np.array_equal(indices, np.arange(block.first, block.stop)):
+        if not is_right or not np.array_equal(np.asarray(indices), np.arange(block.first, block.stop)):
             raise _lost("waveform_frames", block)
         parts.append(np.frombuffer(data, dtype="<i2"))
     return np.concatenate(parts).astype(np.int16)

@@ -2,13 +2,16 @@
 
 import io
 from collections.abc import Iterator
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
 import av
 import numpy as np
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spectralize import open_store
 from spectralize.errors import ReadError, ServiceError
@@ -153,3 +156,82 @@ def test_what_is_left_of_a_damaged_file_can_be_heard(reader: Reader) -> None:
     whole = decode(OBJECTS[key])
     np.testing.assert_array_equal(reader.recording(key).audio(), whole.y)
     np.testing.assert_array_equal(reader.recording(key).audio(1.5, 1.6), whole.y[66_150:70_560])
+
+
+@pytest.mark.parametrize("end_s", [float("inf"), 1e308])
+def test_an_end_without_end(reader: Reader, end_s: float) -> None:
+    with pytest.raises(ReadError, match=r"must lie within its 3.000 s"):
+        reader.recording("music/sub/tone.wav").audio(0.0, end_s)
+
+
+def test_an_interrupt_is_not_swallowed(filled: Store) -> None:
+    asked = []
+
+    def interrupt(**_: object) -> None:
+        asked.append(1)
+        raise KeyboardInterrupt
+
+    with (
+        open_store(filled.dsn, s3=lambda: SimpleNamespace(get_object=interrupt)) as store,  # type: ignore[arg-type,return-value]
+        pytest.raises(KeyboardInterrupt),
+    ):
+        store.recording("music/sub/tone.wav").audio(0, 1)
+    assert len(asked) == 1
+
+
+def test_an_object_that_s3_keeps_to_itself_is_named(filled: Store) -> None:
+    def archived(**_: object) -> None:
+        answer = {"Error": {"Code": "InvalidObjectState", "Message": "in an\narchive"}}
+        raise ClientError(answer | {"ResponseMetadata": {"HTTPStatusCode": 403}}, "GetObject")  # type: ignore[arg-type]
+
+    with (
+        open_store(filled.dsn, s3=lambda: SimpleNamespace(get_object=archived)) as store,  # type: ignore[arg-type,return-value]
+        pytest.raises(
+            ServiceError, match=r"s3://.*/music/sub/tone.wav: S3 refuses to read it: InvalidObjectState"
+        ) as raised,
+    ):
+        store.recording("music/sub/tone.wav").audio(0, 1)
+    assert "\n" not in str(raised.value)
+
+
+def test_many_channels_and_streams_that_change(dsn: str, aws: None) -> None:
+    with bucket_of(dsn, "channels") as store, open_store(dsn) as reader:
+        y = {channels: make_samples(3.0, sr=16_000, channels=channels, seed=channels) for channels in (1, 2, 8)}
+        store.put("8.wav", encode(y[8], 16_000))
+        # The second part has other channels: FFmpeg ends there, and so did indexing.
+        store.put("chained.ogg", encode(y[1], 16_000, "OGG") + encode(y[2], 16_000, "OGG"))
+        store.ingest()
+        np.testing.assert_allclose(
+            reader.recording("8.wav").audio(1.0, 2.0, mono=False), y[8][16_000:32_000].T, atol=1e-4
+        )
+        chained = reader.recording("chained.ogg")
+        n_samples = round((chained.duration_s or 0.0) * 16_000)
+        whole = chained.audio()
+        assert whole.shape == (n_samples,)
+        np.testing.assert_array_equal(chained.audio(2.5)[-100:], whole[-100:])
+
+
+def test_any_window_is_exact_to_the_sample(sounds: tuple[Store, dict[str, bytes]]) -> None:
+    store, data = sounds
+
+    # Inside, or hypothesis would write out every file of a failure.
+    @settings(max_examples=40, deadline=None, database=None)
+    @given(
+        key=st.sampled_from(["a.wav", "a.flac", "vorbis.ogg", "alac.m4a"]),
+        first=st.integers(0, int(SECONDS * 44_100) - 2),
+        n_samples=st.integers(1, 100_000),
+    )
+    def check(key: str, first: int, n_samples: int) -> None:
+        whole = _decoded(data[key])
+        stop = min(first + n_samples, len(whole.y))
+        window = reader.recording(f"s3://{store.source.bucket}/{key}").audio(first / whole.sr, stop / whole.sr)
+        assert window.shape == (stop - first,)
+        assert np.abs(window.values - whole.y[first:stop]).max() <= FILES[key][1]
+
+    with open_store(store.dsn) as reader:
+        check()
+
+
+@lru_cache(maxsize=8)
+def _decoded(data: bytes) -> Any:
+    return decode(data)

@@ -1,9 +1,15 @@
 """Finding recordings, and the errors of who asks for what is not there."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from spectralize import open_store
@@ -160,6 +166,10 @@ def test_profiles_must_be_said_where_there_are_several(reader: Reader, filled: S
         ({"ref": 0.0}, "ref = 0.0: must be"),
         ({"ref": float("nan")}, "ref = nan: must be"),
         ({"top_db": -1}, "top_db = -1: must be 0 or more"),
+        ({"ref": np.max}, "ref = <function max.*: must be"),
+        ({"ref": None}, "ref = None: must be"),
+        ({"ref": np.array([1.0, 2.0])}, "ref = .*: must be"),
+        ({"top_db": "80"}, "top_db = '80': must be 0 or more"),
     ],
 )
 def test_references_that_cannot_be(reader: Reader, arguments: dict[str, Any], message: str) -> None:
@@ -173,6 +183,12 @@ def test_many_windows_that_cannot_be(reader: Reader) -> None:
         reader.mel_windows([tone, dawn], [0.0], 1.0)
     with pytest.raises(ReadError, match="0 recordings and 0 starts"):
         reader.mel_windows([], [], 1.0)
+    with pytest.raises(ReadError, match=r"recordings = .*: must be a list, also of one"):
+        reader.mel_windows(tone, [0.0], 1.0, "mel128_22k")  # type: ignore[arg-type]
+    with pytest.raises(ReadError, match=r"recordings = .*: must be a list, also of one"):
+        reader.mel_windows(TONE, [0.0], 1.0, "mel128_22k")
+    with pytest.raises(ReadError, match=r"fill_db = 'x': must be a number"):
+        reader.mel_windows([tone], [2.5], 1.0, "mel128_22k", fill_db="x")  # type: ignore[arg-type]
     with pytest.raises(ReadError, match=r"the recording lasts 3.000 s; such a window starts at 2.020 s at the latest"):
         reader.mel_windows([tone], [2.5], 1.0, "mel128_22k")
     with pytest.raises(ReadError, match="it is shorter than that; or give fill_db"):
@@ -296,3 +312,113 @@ def test_an_overwritten_object_is_read_by_id_until_it_is_removed(dsn: str, aws: 
         ):
             reader.recording(old.id)
         assert len(new.mel()) == 87
+
+
+@pytest.mark.parametrize(
+    "name",
+    [True, np.True_, 3.0, Decimal(3), None, b"music/sub/tone.wav", Path(TONE), [1], np.array(3), np.datetime64("2021-03-04")],
+)  # fmt: skip
+def test_what_cannot_name_a_recording(reader: Reader, name: Any) -> None:
+    with pytest.raises(ReadError, match=r"recording .*: must be an id, a uid, s3://bucket/key, or a key"):
+        reader.recording(name)
+    with pytest.raises(ReadError, match="must be an id"):
+        reader.mel_windows([1, name], [0.0, 0.0], 0.2, "mel128_22k")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a\ud800b", f"s3:///{TONE}", 10**5000, "x" * 100_000, "9" * 5000],
+    ids=["surrogate", "bucket", "int", "x", "digits"],
+)
+def test_names_that_no_recording_has(reader: Reader, name: "int | str") -> None:
+    with pytest.raises(ReadError, match="not in the store") as raised:
+        reader.recording(name)
+    assert len(str(raised.value)) < 1_200
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [True, "1.5", b"1", timedelta(seconds=1), datetime(2021, 3, 4, tzinfo=UTC), np.timedelta64(1_000, "ms"), np.array([1.0]),
+     10**400, 1j],
+)  # fmt: skip
+def test_times_that_are_no_seconds(reader: Reader, filled: Store, seconds: Any) -> None:
+    tone = reader.recording(f"s3://{filled.source.bucket}/{TONE}")
+    for read in (tone.mel, tone.waveform, tone.seconds):
+        with pytest.raises(ReadError, match=r"start_s = .*: must be a number of seconds"):
+            read(seconds, 2.5, "mel128_22k")
+    with pytest.raises(ReadError, match=r"end_s = .*: must be a number of seconds"):
+        tone.audio(0.5, seconds)
+    # As a list numpy would have taken some of these for numbers, of whatever unit.
+    with pytest.raises(ReadError, match=r"starts_s = .*: must be a number of seconds"):
+        reader.mel_windows([tone], [seconds], 0.5, "mel128_22k")
+    with pytest.raises(ReadError, match=r"duration_s = .*: must be a number of seconds"):
+        reader.mel_windows([tone], [0.0], seconds, "mel128_22k")
+
+
+def test_numbers_of_other_libraries_are_numbers(reader: Reader, filled: Store) -> None:
+    tone = reader.recording(f"s3://{filled.source.bucket}/{TONE}")
+    expected = tone.mel(1.5, 2.5, "mel128_22k")
+    at = expected["time_s"][0]
+    for start in (np.float32(1.5), Decimal("1.5"), Fraction(3, 2), np.array(1.5)):
+        assert tone.mel(start, np.int8(2) + 0.5, "mel128_22k").identical(expected)  # type: ignore[arg-type]
+    assert tone.mel(at, 2.5, "mel128_22k").identical(expected)
+    found = reader.recordings(
+        bucket=filled.source.bucket,
+        min_duration_s=Decimal("2.9"),  # type: ignore[arg-type]
+        max_duration_s=np.float32(7),  # type: ignore[arg-type]
+    )
+    assert [recording.key for recording in found] == [TONE]
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"text": 5}, "text = 5: must be text"),
+        ({"text": "a\ud800"}, "text without NUL and lone surrogates"),
+        ({"bucket": b"x"}, "bucket = b'x': must be text"),
+        ({"key_prefix": Path("music")}, r"key_prefix = PosixPath\('music'\): must be text"),
+        ({"profile": ["mel128_22k"]}, r"profile = \['mel128_22k'\]: must be text"),
+        ({"profile": ""}, "profile '': nothing in the store has it"),
+        ({"tags": [("artist", "Miles")]}, "must be tag names and their values"),
+        ({"tags": {"artist": None}}, "tag artist = None: must be text or a number"),
+        ({"tags": {"artist": ["Miles", None]}}, "tag artist = None: must be text or a number"),
+        ({"tags": {"artist": b"Miles"}}, "tag artist = b'Miles': must be text or a number"),
+        ({"tags": {"artist": []}}, "tag artist: name at least one value"),
+        ({"tags": {"track": float("nan")}}, "tag track = nan: must be a number"),
+        ({"tags": {"track": 10**400}}, "tag track = 1000.*: must be a number"),
+        ({"tags": {5: "x"}}, "name of a tag = 5: must be text"),
+        ({"recorded_from": np.datetime64("2021-03-04")}, "recorded_from = 2021-03-04: must be a time such as"),
+        ({"recorded_from": 1_614_816_000}, "recorded_from = 1614816000: must be a time such as"),
+        ({"recorded_to": datetime.min.replace(tzinfo=timezone(timedelta(hours=12)))}, "is outside the calendar"),
+        ({"min_duration_s": "5"}, "min_duration_s = '5': must be a number of seconds"),
+        ({"min_duration_s": float("nan")}, "min_duration_s = nan: must be 0 s or more"),
+        ({"max_duration_s": -1}, "max_duration_s = -1: must be 0 s or more"),
+        ({"outcome": None}, "outcome = None: must be a list"),
+        ({"outcome": [["loaded"]]}, r"outcome = \['loaded'\]: must be one of"),
+    ],
+)  # fmt: skip
+def test_filters_of_the_wrong_kind(reader: Reader, filters: dict[str, Any], message: str) -> None:
+    # Not as if the schema were old, which is what PostgreSQL's own complaint about a type would be taken for.
+    with pytest.raises(ReadError, match=message):
+        list(reader.recordings(**filters))
+    with pytest.raises(ReadError, match=message):
+        len(reader.recordings(**filters))
+
+
+def test_filters_of_several_kinds_of_several(reader: Reader) -> None:
+    for artists in (np.array(["Miles"]), pd.Series(["Miles", "Monk"]), (name for name in ("Monk", "Miles")), {"Miles"}):
+        assert [recording.key for recording in reader.recordings(tags={"artist": artists})] == [JAZZ]
+    # The hour that comes twice: later by the sun, earlier by the clock.
+    berlin = ZoneInfo("Europe/Berlin")
+    found = reader.recordings(
+        recorded_from=datetime(2020, 10, 25, 2, 30, tzinfo=berlin),
+        recorded_to=datetime(2020, 10, 25, 2, 15, fold=1, tzinfo=berlin),
+    )
+    assert len(found) == 0
+
+
+@pytest.mark.parametrize("n", [-1, 1.5, "3", None, True])
+def test_a_head_that_cannot_be(reader: Reader, n: Any) -> None:
+    with pytest.raises(ReadError, match=r"n = .*: must be a number of recordings"):
+        reader.recordings().head(n)
+    assert len(reader.recordings().head(10**30)) >= 6

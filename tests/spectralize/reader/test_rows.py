@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import librosa
 import numpy as np
 import psycopg
 import pytest
@@ -125,8 +126,8 @@ BROKEN_MEL = {
     "one is longer": "UPDATE {table} SET mel = '[1,2,3,4,5]' WHERE spectrogram_id = %(id)s AND frame_index = 7",
     "one is shorter": "UPDATE {table} SET mel = '[1,2,3]' WHERE spectrogram_id = %(id)s AND frame_index = 99",
     "all are longer": "UPDATE {table} SET mel = '[1,2,3,4,5]' WHERE spectrogram_id = %(id)s",
-    "one makes up for another": "UPDATE {table} SET mel = CASE frame_index WHEN 7 THEN '[1,2,3]' ELSE '[1,2,3,4,5]' END::halfvec "
-    "WHERE spectrogram_id = %(id)s AND frame_index IN (7, 8)",
+    "one makes up for another": "UPDATE {table} SET mel = CASE frame_index WHEN 7 THEN '[1,2,3]' "
+    "ELSE '[1,2,3,4,5]' END::halfvec WHERE spectrogram_id = %(id)s AND frame_index IN (7, 8)",
 }  # fmt: skip
 BROKEN_PCM = {
     "one has no samples": "UPDATE {table} SET pcm = NULL WHERE spectrogram_id = %(id)s AND frame_index = 7",
@@ -177,3 +178,94 @@ def test_recorded_before_computers(connection: Connection, reader: Reader, recor
     np.testing.assert_array_equal(mel, frames(50, 100, 4))
     at = (recorded_at + timedelta(seconds=0.5)).replace(tzinfo=None)
     assert mel["time_at"].values[0] == np.datetime64(at, "ns")
+
+
+def test_one_frame_of_another_number_of_bands_is_no_frame(connection: Connection, reader: Reader) -> None:
+    recording = reader.recording(write_recording(connection, make_profile(), n_samples=16_000))
+    connection.execute(
+        "UPDATE spectralize.mel_frames SET mel = '[1,2,3,4,5]' WHERE spectrogram_id = %s AND frame_index = 7",
+        (recording.spectrogram().spectrogram_id,),
+    )
+    connection.commit()
+    with pytest.raises(ReadError, match="mel_frames does not hold its rows 7 to 7"):
+        recording.mel(0.07, 0.08)
+    with pytest.raises(ReadError, match="mel_frames does not hold its rows 7 to 7"):
+        reader.mel_windows([recording], [0.07], 0.01)
+
+
+def test_windows_in_sql(connection: Connection) -> None:
+    object_id = write_recording(connection, make_profile(), n_samples=16_000)
+    [(spectrogram_id,)] = connection.execute(
+        "SELECT spectrogram_id FROM spectralize.spectrograms WHERE object_id = %s", (object_id,)
+    ).fetchall()
+
+    def indices(start_s: object, end_s: object) -> list[int]:
+        query = "SELECT frame_index FROM spectralize.mel_window(%s, %s::float8, %s::float8)"
+        return [index for (index,) in connection.execute(query, (spectrogram_id, start_s, end_s))]
+
+    assert indices(0.5, 0.55) == [50, 51, 52, 53, 54]
+    # No bound is no bound, and not 0.
+    assert indices(None, None) == indices(None, float("inf")) == list(range(101))
+    assert indices(0.99, None) == [99, 100]
+    assert indices(-1.0, 0.02) == [0, 1]
+    assert indices(5.0, 6.0) == []
+    for start_s, end_s in ((float("nan"), 1.0), (0.0, float("nan"))):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match="must be seconds"), connection.transaction():
+            indices(start_s, end_s)
+    connection.execute(
+        "UPDATE spectralize.spectrograms SET status = 'expired', expired_at = now(), expired_because = 'retention' "
+        "WHERE spectrogram_id = %s", (spectrogram_id,),
+    )  # fmt: skip
+    with pytest.raises(psycopg.errors.NoDataFound, match=r"has expired \(retention\)"), connection.transaction():
+        indices(0.0, 1.0)
+    with (
+        pytest.raises(psycopg.errors.NoDataFound, match="spectrogram 999999: not in the store"),
+        connection.transaction(),
+    ):
+        connection.execute("SELECT * FROM spectralize.mel_window(999999)")
+    connection.rollback()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"htk": True}, {"n_mels": 1}, {"n_mels": 1_024, "fmin": 20.0}, {"sr": "native", "fmin": 300.0},
+     {"sr": "native", "fmax": 7e3}],
+)  # fmt: skip
+def test_bands_in_sql(connection: Connection, changes: dict[str, Any]) -> None:
+    profile = make_profile(**changes)
+    write_recording(connection, profile, n_samples=4_410, sr=44_100 if profile.sr == "native" else None)
+    bands = connection.execute("SELECT * FROM spectralize.mel_bands(%s, 44100)", (profile.name,)).fetchall()
+    ends = librosa.mel_frequencies(
+        profile.n_mels + 2,
+        fmin=profile.fmin,
+        fmax=profile.fmax or (22_050 if profile.sr == "native" else 8_000),
+        htk=profile.htk,
+    )
+    assert [k for k, *_ in bands] == list(range(profile.n_mels))
+    for column, expected in enumerate((ends[:-2], ends[1:-1], ends[2:]), start=1):
+        np.testing.assert_allclose([band[column] for band in bands], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_bands_of_nothing_are_an_error_in_sql(connection: Connection) -> None:
+    profile = make_profile(sr="native")
+    write_recording(connection, profile, n_samples=4_410)
+    for query, message in (
+        ("mel_bands('none')", "profile 'none': nothing in the store has it"),
+        ("mel_bands(NULL)", "profile NULL: nothing in the store has it"),
+        (f"mel_bands('{profile.name}')", "keeps each recording's own rate: mel_bands needs it"),
+        (f"mel_bands('{profile.name}', -1)", "keeps each recording's own rate: mel_bands needs it"),
+    ):
+        with pytest.raises(psycopg.DatabaseError, match=message), connection.transaction():
+            connection.execute(f"SELECT * FROM spectralize.{query}")
+
+
+def test_uids_tell_objects_apart_whatever_their_keys_hold(connection: Connection) -> None:
+    objects = [
+        ("a/b", "c", "e", 5), ("a", "b/c", "e", 5), ("a", "k\ne", "t", 5), ("a", "k", "e\nt", 5), ("a", "k 1", "e", 5),
+        ("a", "k", "1 e", 5), ("a", "1 k", "e", 5), ("a 1", "k", "e", 5), ("a", "k", "e", 51), ("a", "k", "e5", 1),
+    ]  # fmt: skip
+    uids = [
+        connection.execute("SELECT spectralize.object_uid(%s, %s, %s, %s)", item).fetchone() for item in objects * 2
+    ]
+    assert uids[: len(objects)] == uids[len(objects) :]
+    assert len(set(uids)) == len(objects)

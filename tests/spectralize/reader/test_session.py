@@ -9,12 +9,16 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import psycopg
 import pytest
 
-from spectralize.errors import ConfigError, ServiceError
+from spectralize import open_store
+from spectralize.errors import ConfigError, ReadError, ServiceError
+from spectralize.migrations import migrate
 from spectralize.reader import Recording
 from spectralize.reader import Store as Reader
 from tests.store import Store
@@ -183,3 +187,98 @@ def test_an_interrupted_read_does_not_spoil_the_next(reader: Reader) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_store_closed_while_others_read_waits_for_them(reader: Reader, filled: Store) -> None:
+    recording = reader.recording(KEY)
+    whole = recording.mel(profile="mel128_22k")
+    is_over = threading.Event()
+
+    def read() -> int:
+        n = 0
+        while not is_over.is_set():
+            assert recording.mel(profile="mel128_22k").identical(whole)
+            n += 1
+        return n
+
+    with ThreadPoolExecutor(3) as pool:
+        reads = [pool.submit(read) for _ in range(3)]
+        for _ in range(200):
+            reader.close()
+            time.sleep(0.005)
+        is_over.set()
+        assert all(found.result() for found in reads)
+    reader.close()
+    deadline = time.monotonic() + 10
+    while backends(filled) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not backends(filled)
+
+
+def test_a_fork_beside_threads_that_read(reader: Reader) -> None:
+    recording = reader.recording(KEY)
+    whole = recording.mel(profile="mel128_22k")
+    is_over = threading.Event()
+
+    def read() -> None:
+        while not is_over.is_set():
+            assert recording.mel(profile="mel128_22k").identical(whole)
+
+    with ThreadPoolExecutor(2) as pool:
+        reads = [pool.submit(read) for _ in range(2)]
+        for _ in range(5):
+            child = os.fork()
+            if not child:
+                is_well = False
+                try:
+                    with ThreadPoolExecutor(4) as threads:
+                        parts = threads.map(lambda _: recording.mel(profile="mel128_22k").identical(whole), range(8))
+                        is_well = all(parts)
+                finally:
+                    os._exit(0 if is_well else 1)
+            assert os.waitpid(child, 0)[1] == 0
+        is_over.set()
+        for found in reads:
+            found.result()
+
+
+def test_options_in_the_address_count(filled: Store) -> None:
+    options = quote("-c statement_timeout=7654 -c default_transaction_read_only=off")
+    with open_store(f"{filled.dsn}?options={options}&connect_timeout=3") as store:
+        [row] = store.session.run(
+            lambda connection: connection.execute(
+                "SELECT current_setting('statement_timeout'), current_setting('default_transaction_read_only'), "
+                "current_setting('timezone')"
+            ).fetchall()
+        )
+    assert row == ("7654ms", "on", "UTC")
+    with (
+        open_store(f"{filled.dsn}?connect_timeout=soon") as store,
+        pytest.raises(ConfigError, match="bad value for connect_timeout: 'soon'"),
+    ):
+        store.recording(1)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    ["postgresql://u:pa@topsecret@127.0.0.1:9/d", "postgresql://u:to/psecret@127.0.0.1/d", "postgresql://u:topsecret@\ud800/d",
+     5, b"postgresql://u:topsecret@127.0.0.1/d"],
+    ids=["at", "slash", "surrogate", "int", "bytes"],
+)  # fmt: skip
+def test_an_address_that_would_show_its_password_is_refused(dsn: Any) -> None:
+    with pytest.raises(ConfigError, match=r"a password with @, / or \? in it is written with %40") as raised:
+        open_store(dsn).recording(1)
+    assert "psecret" not in str(raised.value)
+
+
+def test_a_recording_of_another_store_is_not_looked_for_by_its_number(reader: Reader, empty_dsn: str) -> None:
+    recording = reader.recording(KEY)
+    with open_store(empty_dsn) as other:
+        migrate(empty_dsn)
+        for use in (
+            lambda: other.mel_windows([recording], [0.0], 0.5, "mel128_22k"),
+            lambda: other.snapshot("of another", recordings=[recording]),
+        ):
+            with pytest.raises(ReadError, match=r"recording \d+ \(s3://.*tone.wav\) is of another store: spectralize@"):
+                use()
+        assert other.snapshots() == []

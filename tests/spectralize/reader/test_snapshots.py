@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -184,3 +185,51 @@ def test_readers_always_see_exactly_one_current_spectrogram(dsn: str, aws: None)
                 assert len(seen) > n_removed
         assert reader.recording(key).duration_s == lengths[-1]
         assert store.breaches() == {}
+
+
+def test_a_snapshot_that_is_dropped_while_it_is_read_is_not_an_empty_one(dsn: str, aws: None) -> None:
+    with bucket_of(dsn, "dropped") as store, open_store(dsn) as reader:
+        for number in range(3):
+            store.put(f"{number}.wav", wav(0.5, seed=number))
+        store.ingest()
+        pinned = reader.snapshot("dropped")
+        under_way = iter(pinned.recordings())
+        assert next(under_way).key == "0.wav"
+        reader.drop_snapshot("dropped")
+        said = "snapshot 'dropped' was dropped since it was opened"
+        for look in (
+            lambda: list(pinned.recordings()),
+            lambda: len(pinned.recordings()),
+            lambda: pinned.recordings().first(),
+            lambda: pinned.recording(f"s3://{store.source.bucket}/0.wav"),
+        ):
+            with pytest.raises(ReadError, match=said):
+                look()
+
+
+def test_what_is_no_longer_current_is_not_left_out_silently(dsn: str, aws: None) -> None:
+    with bucket_of(dsn, "stale") as store, open_store(dsn) as reader:
+        for key in ("a.wav", "b.wav"):
+            store.put(key, wav(0.5))
+        store.ingest()
+        before = list(reader.recordings(bucket=store.source.bucket))
+        store.put("a.wav", wav(0.6))
+        store.ingest()
+        with pytest.raises(
+            ReadError, match="1 of the 2 spectrograms given are no longer current: look the recordings up"
+        ):
+            reader.snapshot("stale", recordings=before)
+        for wrong in ([before[0].id], before[0], ["a.wav"]):
+            with pytest.raises(ReadError, match=r"recordings.*: must be a"):
+                reader.snapshot("stale", recordings=wrong)  # type: ignore[arg-type]
+        assert "stale" not in {item.name for item in reader.snapshots()}
+
+
+@pytest.mark.parametrize(
+    "name", [5, None, "a\x00", "a\ud800", b"x", "x" * 201], ids=["int", "none", "nul", "surrogate", "bytes", "long"]
+)
+def test_names_that_no_snapshot_can_have(dsn: str, name: Any) -> None:
+    with open_store(dsn) as reader:
+        for use in (reader.snapshot, reader.drop_snapshot):
+            with pytest.raises(ReadError, match="snapshot"):
+                use(name)
