@@ -36,7 +36,8 @@ from spectralize.sources import Source
 from spectralize.tables import TAG_COLUMNS, PlannedObject, PlannedProfile, Timings
 from spectralize.tags import Tags
 
-PROFILE = find_profile("mel128_22k")
+#: As `mel128_22k`, but without the waveform: what is measured are Mel frames.
+PROFILE = find_profile("mel128_22k").model_copy(update={"name": "synthetic", "waveform": "off"})
 SR = 22_050
 BUCKET = "synthetic"
 SOURCE = Source(name="synthetic", bucket=BUCKET, profiles=(PROFILE.name,), settle_s=0)
