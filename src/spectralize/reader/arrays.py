@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +29,9 @@ Times = npt.NDArray[np.datetime64]
 _FREQUENCIES: dict[tuple[str, int], tuple[Any, PandasIndex]] = {}
 
 _UTC = {"long_name": "Time (UTC)"}
+#: What datetime64[ns] holds, and the longest recording with it.
+_EARLIEST, _LATEST = datetime(1678, 1, 1, tzinfo=UTC), datetime(2260, 12, 31, tzinfo=UTC)
+
 _TIME = {"units": "s", "long_name": "Time"}
 _FREQUENCY = {"units": "Hz", "long_name": "Frequency"}
 
@@ -78,7 +82,18 @@ def refer_db(mel: Mel, spectrogram: Spectrogram, ref: Reference, top_db: float |
 
 
 def row_times(spectrogram: Spectrogram, first: int, stop: int, step: int, rate: int) -> tuple[Any, Times]:
-    """Return when rows start, in seconds from the start of the recording and in UTC, shape (stop - first,) each."""
+    """Return when rows start, in seconds from the start of the recording and in UTC, shape (stop - first,) each.
+
+    Raises
+    ------
+    ReadError
+        If nanoseconds cannot count so far: numpy would go on from the other end of its calendar.
+    """
+    if not _EARLIEST <= spectrogram.recorded_at <= _LATEST:
+        raise ReadError(
+            f"spectrogram {spectrogram.spectrogram_id} ({spectrogram.profile}): recorded at "
+            f"{spectrogram.recorded_at.isoformat()}, and arrays have times from {_EARLIEST.year} to {_LATEST.year} only"
+        )
     indices = np.arange(first, stop, dtype=np.int64)
     time_us = spectrogram.recorded_us + (indices * (step * 1_000_000) + rate // 2) // rate
     return indices * (step / rate), (time_us * 1000).view("datetime64[ns]")

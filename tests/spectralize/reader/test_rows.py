@@ -180,6 +180,19 @@ def test_recorded_before_computers(connection: Connection, reader: Reader, recor
     assert mel["time_at"].values[0] == np.datetime64(at, "ns")
 
 
+@pytest.mark.parametrize("year", [1600, 2300, 9999])
+def test_recorded_when_nanoseconds_cannot_say(connection: Connection, reader: Reader, year: int) -> None:
+    at = datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC)
+    recording = reader.recording(write_recording(connection, make_profile(), n_samples=1_600, recorded_at=at))
+    assert recording.recorded_at == at
+    with pytest.raises(
+        ReadError, match=rf"recorded at {year}-12-31T23:59:59.*, and arrays have times from 1678 to 2260"
+    ):
+        recording.mel()
+    with pytest.raises(ReadError, match="arrays have times from 1678"):
+        reader.mel_windows([recording], [0.0], 0.05)
+
+
 def test_one_frame_of_another_number_of_bands_is_no_frame(connection: Connection, reader: Reader) -> None:
     recording = reader.recording(write_recording(connection, make_profile(), n_samples=16_000))
     connection.execute(
