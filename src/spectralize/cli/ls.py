@@ -1,5 +1,6 @@
 """`spectralize ls`."""
 
+from dataclasses import fields
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -89,7 +90,7 @@ def _tags(pairs: list[str]) -> dict[str, list[str]]:
 
 def recording_as_dict(recording: Recording) -> dict[str, Any]:
     """Return a recording for JSON: everything that is known of it, with a summary of each spectrogram."""
-    names = [name for name in Recording.__slots__ if name not in {"_store", "spectrograms", "refusals"}]
+    names = [item.name for item in fields(Recording) if item.name not in {"_store", "spectrograms", "refusals"}]
     return {
         **{name: getattr(recording, name) for name in names},
         "outcome": recording.outcome,

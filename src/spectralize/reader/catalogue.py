@@ -38,7 +38,7 @@ Instant = datetime | date | str
 class Found:
     """One recording, or an object that became none, as a row says it."""
 
-    object_id: int
+    id: int
     uid: str
     bucket: str
     key: str
@@ -283,7 +283,7 @@ class Catalogue:
         than the one before: what many match is found at once, what few match costs little more than one look at all.
         """
         found: list[Found] = []
-        start = None if after is None else (after.bucket, after.key, after.object_id)
+        start = None if after is None else (after.bucket, after.key, after.id)
         n_objects = max(_FIRST_RANGE, 2 * limit)
         while True:
             until = self._key_beyond(connection, filters, start, n_objects)
@@ -324,7 +324,7 @@ class Catalogue:
             of_recordings=sql.SQL("true"),
         )
         found = self._fetch(connection, query, {"ids": list(ids), "snapshot": self._snapshot_id})
-        return {item.object_id: item for item in found}
+        return {item.id: item for item in found}
 
     def id_of_uid(self, connection: Connection, uid: str) -> int | None:
         """Return the id of the object with that uid."""
@@ -464,6 +464,6 @@ def _found(row: dict[str, Any], spectrograms: dict[str, Spectrogram]) -> Found:
     del row["ids"]
     # What has a spectrogram was not refused, though a later batch may have failed to compute it again.
     return Found(
-        **row, tags=tags, spectrograms=spectrograms,
+        id=row.pop("object_id"), **row, tags=tags, spectrograms=spectrograms,
         refusals={name: why for name, why in refusals.items() if name not in spectrograms},
     )  # fmt: skip

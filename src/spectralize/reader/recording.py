@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,7 +38,7 @@ _UNITS: dict[str, Attributes] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class Recording(Found):
     """One object that decoded, with the spectrograms that were current when it was looked up.
 
     What it returns does not change while it lives, also if a newer spectrogram supersedes one of its own. Rows that
@@ -59,33 +59,11 @@ class Recording:
         By profile: outcome (rejected or failed), class and reason, where there is no spectrogram.
     """
 
-    id: int
-    uid: str
-    bucket: str
-    key: str
-    etag: str
-    size_bytes: int
-    last_modified: datetime
-    tombstoned_at: datetime | None
-    sha256: str | None
-    tags: dict[str, Any]
-    container: str | None
-    declared_codec: str | None
-    declared_duration_s: float | None
-    declared_samplerate_hz: int | None
-    declared_channels: int | None
-    decoded_codec: str | None
-    decoded_duration_s: float | None
-    decoded_samplerate_hz: int | None
-    decoded_channels: int | None
-    spectrograms: dict[str, Spectrogram]
-    refusals: dict[str, tuple[str, str, str]]
     _store: Store = field(repr=False, compare=False)
 
     @classmethod
     def _of(cls, found: Found, store: Store) -> Recording:
-        values = {name: getattr(found, name) for name in Found.__slots__ if name != "object_id"}
-        return cls(id=found.object_id, _store=store, **values)
+        return cls(**{item.name: getattr(found, item.name) for item in fields(Found)}, _store=store)
 
     @property
     def url(self) -> str:

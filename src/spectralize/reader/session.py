@@ -23,6 +23,10 @@ _APPLICATION = "spectralize reader"
 _INHERITED: list[Connection] = []
 
 
+class _EndedError(Exception):
+    """The connection has been closed by this process itself, and nothing was asked of it."""
+
+
 class _Held:
     """A thread's connection; closed with its thread, or with the session: then not before a read that is under way ends."""
 
@@ -38,9 +42,17 @@ class _Held:
         return self._pid == os.getpid() and not self._is_ending and not self.connection.closed
 
     def work(self, work: Callable[[Connection], T]) -> T:
-        """Call `work`; a connection that an interrupt leaves in mid-command is closed, or it would refuse the next one."""
+        """Call `work`; a connection that an interrupt leaves in mid-command is closed, or it would refuse the next one.
+
+        Raises
+        ------
+        _EndedError
+            If the session was closed by another thread before this read began.
+        """
         try:
             with self._reading:
+                if self._is_ending:
+                    raise _EndedError
                 try:
                     return work(self.connection)
                 finally:
@@ -117,16 +129,18 @@ class Session:
         SpectralizeError
             If its schema is missing or older than this version.
         """
-        held, is_new = self._connection()
-        with _read_errors(self._dsn):
-            try:
-                return held.work(work)
-            except psycopg.OperationalError:
-                if is_new or not held.connection.closed:
-                    raise
-        held, _ = self._connection()
-        with _read_errors(self._dsn):
-            return held.work(work)
+        may_be_stale = True
+        while True:
+            held, is_new = self._connection()
+            with _read_errors(self._dsn):
+                try:
+                    return held.work(work)
+                except _EndedError:
+                    continue
+                except psycopg.OperationalError:
+                    if is_new or not may_be_stale or not held.connection.closed:
+                        raise
+                    may_be_stale = False
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Call `work` with a connection of its own that may change something, in one transaction. Errors as in `run`."""

@@ -203,9 +203,9 @@ def test_a_store_closed_while_others_read_waits_for_them(reader: Reader, filled:
 
     with ThreadPoolExecutor(3) as pool:
         reads = [pool.submit(read) for _ in range(3)]
-        for _ in range(200):
+        for number in range(300):
             reader.close()
-            time.sleep(0.005)
+            time.sleep(0.005 if number % 2 else 0.0005)
         is_over.set()
         assert all(found.result() for found in reads)
     reader.close()
