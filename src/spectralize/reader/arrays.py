@@ -107,13 +107,9 @@ def mel_array(
     rate = spectrogram.sr
     variables, indexes = _time_axis(*row_times(spectrogram, first, first + len(mel), spectrogram.hop_length, rate))
     variables["frequency_hz"], indexes["frequency_hz"] = _frequency_axis(spectrogram)
-    return xr.DataArray(
-        mel,
-        dims=("time_s", "frequency_hz"),
-        coords=xr.Coordinates(variables, indexes=indexes),
-        name="mel",
-        attrs=_db_attributes(ref, top_db) | provenance,
-    )
+    # Everything is checked and ours alone: xarray would look through it again and copy it, which takes as long as the query.
+    values = xr.Variable(("time_s", "frequency_hz"), mel, _db_attributes(ref, top_db) | provenance, fastpath=True)
+    return xr.DataArray(values, coords=variables, indexes=indexes, name="mel", fastpath=True)
 
 
 def many_mel_array(
@@ -205,11 +201,11 @@ def _db_attributes(ref: Reference, top_db: float | None) -> Attributes:
     return {"units": "dB", "long_name": "Mel power", "ref": ref} | ({} if top_db is None else {"top_db": top_db})
 
 
-def _time_axis(time_s: Any, time_at: Times) -> tuple[dict[str, Any], dict[str, Any]]:
+def _time_axis(time_s: Any, time_at: Times) -> tuple[dict[Any, Any], dict[Any, Any]]:
     index = PandasIndex(pd.Index(time_s), "time_s")
-    variables: dict[str, Any] = dict(index.create_variables())
+    variables: dict[Any, Any] = dict(index.create_variables())
     variables["time_s"].attrs = _TIME
-    variables["time_at"] = xr.Variable("time_s", time_at, _UTC)
+    variables["time_at"] = xr.Variable(("time_s",), time_at, _UTC, fastpath=True)
     return variables, {"time_s": index}
 
 
@@ -220,4 +216,6 @@ def _frequency_axis(spectrogram: Spectrogram) -> tuple[Any, PandasIndex]:
         variable = index.create_variables()["frequency_hz"]
         variable.attrs = _FREQUENCY
         _FREQUENCIES[key] = variable, index
-    return _FREQUENCIES[key]
+    variable, index = _FREQUENCIES[key]
+    # Values are shared; what is said of them is not.
+    return variable.copy(deep=False), index
