@@ -100,6 +100,9 @@ class Session:
         self._local = threading.local()
         # Weak, by references of our own: unlike a WeakSet, this can be copied while other threads add to it.
         self._held: set[ref[_Held]] = set()
+        parts = conninfo_to_dict(self._dsn)
+        #: What tells one database from another, whoever reads it.
+        self.database = tuple(parts.get(name) for name in ("service", "host", "hostaddr", "port", "dbname"))
 
     def __getstate__(self) -> dict[str, str]:
         return {"dsn": self._dsn}
@@ -110,12 +113,6 @@ class Session:
 
     def __repr__(self) -> str:
         return describe_dsn(self._dsn)
-
-    @property
-    def database(self) -> tuple[object, ...]:
-        """What tells one database from another, whoever reads it."""
-        parts = conninfo_to_dict(self._dsn)
-        return tuple(parts.get(name) for name in ("service", "host", "hostaddr", "port", "dbname"))
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Call `work` with a connection in autocommit mode that changes nothing; twice, if the first one was stale.

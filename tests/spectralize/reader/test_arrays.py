@@ -125,6 +125,23 @@ def test_coordinates_and_provenance(reader: Reader, filled: Store) -> None:
     assert all(isinstance(value, str | int | float) for value in attributes.values())
 
 
+def test_an_array_is_what_xarray_itself_makes_of_its_parts(reader: Reader) -> None:
+    mel = reader.recording(SOUND[0]).mel(1.0, 2.0, "mel128_22k")
+    parts = {name: (axis.dims, axis.values, axis.attrs) for name, axis in mel.coords.items()}
+    made = xr.DataArray(mel.values, dims=mel.dims, coords=parts, name="mel", attrs=mel.attrs)
+    xr.testing.assert_identical(mel, made)
+    assert {name: index.tolist() for name, index in mel.indexes.items()} == {
+        name: index.tolist() for name, index in made.indexes.items()
+    }
+    # It behaves, and what is done to it stays with it.
+    xr.testing.assert_identical(
+        mel.sel(frequency_hz=1000, method="nearest"), made.sel(frequency_hz=1000, method="nearest")
+    )
+    xr.testing.assert_identical(mel.mean("time_s"), made.mean("time_s"))
+    mel["frequency_hz"].attrs["mine"] = mel["time_s"].attrs["mine"] = mel.attrs["mine"] = 1
+    xr.testing.assert_identical(reader.recording(SOUND[0]).mel(1.0, 2.0, "mel128_22k"), made)
+
+
 def test_waveform_pcm_and_seconds(reader: Reader) -> None:
     recording = reader.recording(SOUND[2])
     y = decode(OBJECTS[SOUND[2]]).y
