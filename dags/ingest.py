@@ -38,6 +38,8 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, Param
 
 from spectralize.sources import Source
+from spectralize_alerts import AlertNotifier
+from spectralize_errors import keep_error
 from spectralize_operators import MigrateOperator, PlanBatchOperator
 from spectralize_sensors import NewObjectsSensor
 from spectralize_sources import schedule_of, usable_sources
@@ -85,7 +87,14 @@ def make_ingest_dag(source: Source) -> DAG:
                 description="What a run that waited makes of an empty batch; empty means what the source says.",
             ),
         },
-        default_args={"owner": source.owner, "retries": 2, "retry_delay": timedelta(seconds=15)},
+        on_failure_callback=AlertNotifier(source.name),
+        on_success_callback=AlertNotifier(source.name),
+        default_args={
+            "owner": source.owner,
+            "on_failure_callback": keep_error,
+            "retries": source.retries,
+            "retry_delay": timedelta(seconds=15),
+        },
     ) as dag:
         ensure_schema = MigrateOperator(task_id="ensure_schema")
         sense = NewObjectsSensor(task_id="sense", source=source.name)

@@ -29,6 +29,8 @@ from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 import spectralize_maintenance as steps
+from spectralize_alerts import AlertNotifier
+from spectralize_errors import keep_error
 from spectralize_operators import MigrateOperator
 
 with DAG(
@@ -52,7 +54,14 @@ with DAG(
             30.0, type="number", minimum=0, description="Days after its end at which a chunk is stored by column."
         ),
     },
-    default_args={"owner": "spectralize", "retries": 2, "retry_delay": timedelta(minutes=5)},
+    on_failure_callback=AlertNotifier(),
+    on_success_callback=AlertNotifier(),
+    default_args={
+        "owner": "spectralize",
+        "on_failure_callback": keep_error,
+        "retries": 2,
+        "retry_delay": timedelta(minutes=5),
+    },
 ):
     ensure_schema = MigrateOperator(task_id="ensure_schema")
     remove_superseded = PythonOperator(task_id="remove_superseded", python_callable=steps.remove_superseded)

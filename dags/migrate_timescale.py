@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 
 from airflow.sdk import DAG
 
+from spectralize_alerts import AlertNotifier
+from spectralize_errors import keep_error
 from spectralize_operators import MigrateOperator
 
 with DAG(
@@ -22,6 +24,8 @@ with DAG(
     start_date=datetime(2024, 1, 1, tzinfo=UTC),
     catchup=False,
     tags=["maintenance", "schema"],
-    default_args={"owner": "spectralize", "retries": 1},
+    on_failure_callback=AlertNotifier(),
+    on_success_callback=AlertNotifier(),
+    default_args={"owner": "spectralize", "on_failure_callback": keep_error, "retries": 1},
 ):
     MigrateOperator(task_id="migrate")

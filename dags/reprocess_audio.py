@@ -28,6 +28,8 @@ from airflow.sdk import DAG, Param
 
 from spectralize.profiles import load_profiles
 from spectralize.tables import OUTCOMES, REJECT_CLASSES
+from spectralize_alerts import AlertNotifier
+from spectralize_errors import keep_error
 from spectralize_operators import MigrateOperator, PlanBatchOperator, log_plan
 from spectralize_sources import usable_sources
 from spectralize_steps import SQL_FOLDER, add_batch_steps
@@ -103,7 +105,14 @@ with DAG(
             description="Most objects of this batch; empty means the source's own limit.",
         ),
     },
-    default_args={"owner": "spectralize", "retries": 2, "retry_delay": timedelta(seconds=15)},
+    on_failure_callback=AlertNotifier(),
+    on_success_callback=AlertNotifier(),
+    default_args={
+        "owner": "spectralize",
+        "on_failure_callback": keep_error,
+        "retries": 2,
+        "retry_delay": timedelta(seconds=15),
+    },
 ):
     ensure_schema = MigrateOperator(task_id="ensure_schema")
     show_plan = ShortCircuitOperator(task_id="show_plan", python_callable=log_plan, op_kwargs={"source": _CHOSEN})

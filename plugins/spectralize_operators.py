@@ -22,6 +22,7 @@ from spectralize_connections import (
     s3_client,
     spark_ui_conf,
 )
+from spectralize_errors import task_errors
 from spectralize_links import BatchLink, SparkLink, push_links
 
 if TYPE_CHECKING:
@@ -242,21 +243,18 @@ class CloseBatchOperator(SourceOperator):
         states, run = _task_states(context), context["dag_run"]
         failed = [task_id for task_id, state in states.items() if state in {"failed", "upstream_failed"}]
         is_planned = states.get(PlanBatchOperator.TASK_ID) == "success"
+        errors = task_errors(context["ti"], states)
         with plain_errors(), connect(features_dsn()) as connection:
+            source = load_sources().find(self.source)
             if not is_planned:
-                gate.abandon_batch(connection, run.dag_id, run.run_id, f"failed: {', '.join(failed)}")
+                gate.abandon_batch(connection, run.dag_id, run.run_id, errors, owner=source.owner)
                 if failed:
                     raise AirflowFailException(f"no batch was planned; failed: {', '.join(failed)}")
                 raise AirflowSkipException("nothing was to be planned")
-            batch_id = _require_plan(context)["batch_id"]
-            batch = gate.close_batch(connection, batch_id, load_sources().find(self.source))
+            batch = gate.close_batch(connection, _require_plan(context)["batch_id"], source, errors=errors)
         logger.info("batch %d closed as %s: %s", batch.batch_id, batch.state, batch.counts)
         if batch.state != "success":
             raise AirflowFailException(f"batch {batch.batch_id} of {self.source} failed: {batch.failure}")
-        if failed:
-            raise AirflowFailException(
-                f"batch {batch.batch_id} of {self.source} is loaded, but failed: {', '.join(failed)}"
-            )
         outcomes = batch.counts.outcomes
         if outcomes["loaded"] + outcomes["partial"]:
             asset = Asset(name=f"mel_frames_{self.source}", uri=f"x-spectralize://mel_frames/{self.source}")

@@ -1,9 +1,11 @@
 """The end of a batch: every object gets an outcome, the thresholds judge, and the sums are closed for good."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 
+from spectralize import outbox
 from spectralize.database import fetch_row
 from spectralize.errors import GateError, LedgerError, as_one_line
 from spectralize.ledger import Batch, read_batch
@@ -57,8 +59,9 @@ def judge(counts: Counts, source: Source) -> str | None:
     failed, rejected, planned = counts.outcomes["failed"], counts.outcomes["rejected"], counts.planned_spectrograms
     if not counts.listing_holds() or not counts.outcomes_hold():
         return f"the sums do not hold: {counts}"
-    if failed > source.max_failed:
-        return f"{failed} of {planned} failed, {source.max_failed} are tolerated"
+    if failed > source.max_failed and failed > source.max_failed_share * planned:
+        share = f", or {source.max_failed_share:.0%}," if source.max_failed_share else ""
+        return f"{failed} of {planned} failed, {source.max_failed}{share} are tolerated"
     if rejected > source.max_rejected and rejected > source.max_rejected_share * planned:
         return (
             f"{rejected} of {planned} were rejected, more than {source.max_rejected} "
@@ -101,14 +104,24 @@ def gate_batch(connection: Connection, batch_id: int, source: Source, *, waited_
     return batch
 
 
-def abandon_batch(connection: Connection, dag_id: str, run_id: str, failure: str) -> None:
+def describe_errors(errors: Mapping[str, str | None]) -> str | None:
+    """Return what failed steps said as one line, None if none failed."""
+    return "; ".join(f"{step}: {error or 'it ended without a word'}" for step, error in errors.items()) or None
+
+
+def abandon_batch(
+    connection: Connection, dag_id: str, run_id: str, errors: Mapping[str, str | None], *, owner: str
+) -> None:
     """Close the batch of a run as failed if its planning did not finish; do nothing if there is none."""
-    connection.execute(
-        "UPDATE spectralize.batches SET state = 'failed', failure = %s, closed_at = clock_timestamp(), "
-        "loaded = 0, partial = 0, rejected = 0, failed = 0 WHERE dag_id = %s AND run_id = %s AND state = 'open'",
-        (f"planning: {failure}", dag_id, run_id),
-    )
-    connection.commit()
+    with connection.transaction():
+        row = connection.execute(
+            "UPDATE spectralize.batches SET state = 'failed', failure = %s, closed_at = clock_timestamp(), "
+            "loaded = 0, partial = 0, rejected = 0, failed = 0 WHERE dag_id = %s AND run_id = %s AND state = 'open' "
+            "RETURNING batch_id",
+            (f"planning did not finish: {describe_errors(errors) or 'no step says why'}", dag_id, run_id),
+        ).fetchone()
+        if row:
+            outbox.tell_batch_failed(connection, row[0], owner, errors)
 
 
 _CLOSE = """
@@ -119,8 +132,17 @@ WHERE batch_id = %(batch_id)s AND closed_at IS NULL
 """
 
 
-def close_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
+def close_batch(
+    connection: Connection, batch_id: int, source: Source, *, errors: Mapping[str, str | None] | None = None
+) -> Batch:
     """Close a batch for good: after this, nothing may be added to it. Closing twice changes nothing.
+
+    If it failed, the alert of that is in the outbox by the same transaction.
+
+    Parameters
+    ----------
+    errors
+        The steps that failed, each with what it said, or None: a batch with any has failed, whatever the gate found.
 
     Raises
     ------
@@ -134,7 +156,8 @@ def close_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
         ).fetchone()
         if row is None:
             raise LedgerError(f"batch {batch_id}: not in the ledger")
-        state, gated, failure = row
+        state, gated, verdict = row
+        failure = verdict or describe_errors(errors or {})
         if state not in {"success", "failed"}:
             batch = settle_batch(connection, batch_id, source)
             if not batch.counts.listing_holds() or not batch.counts.outcomes_hold():
@@ -146,6 +169,8 @@ def close_batch(connection: Connection, batch_id: int, source: Source) -> Batch:
                 {"batch_id": batch_id, "state": "failed" if failure else "success", "failure": failure}
                 | batch.counts.outcomes,
             )
+            if failure:
+                outbox.tell_batch_failed(connection, batch_id, source.owner, errors)
     batch = read_batch(connection, batch_id)
     if batch.failure and batch.failure.startswith("the sums"):
         raise LedgerError(f"batch {batch_id} of {source.name}: {batch.failure}")

@@ -60,13 +60,20 @@ class Source(BaseModel):
     max_decode_s: Annotated[float, Field(gt=0)] = 3_600.0
     #: Batches in which an object may fail for our reasons before it is rejected as poison.
     max_failures: Annotated[int, Field(ge=1)] = 3
-    #: The gate: failed objects that are tolerated, and rejects, which must exceed both bounds to fail a batch.
+    #: The gate: failed objects and rejects that are tolerated, as a number and as a share of what was planned. A batch fails
+    #: when it exceeds both bounds of the one or of the other.
     max_failed: Annotated[int, Field(ge=0)] = 0
+    max_failed_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_rejected: Annotated[int, Field(ge=0)] = 10
     max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 0.20
     #: Frames older than this expire, counted from the end of the recording; left out, they are kept for ever.
     keep_days: Annotated[float, Field(gt=0)] | None = None
-    owner: str = "spectralize"
+    #: How often a step of a run is tried again before the run fails.
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    #: A batch that is not closed so long after it was planned is late, and its owner is told.
+    late_after_s: Annotated[float, Field(gt=0)] = 21_600.0
+    #: Who is told of failures: by the Airflow connection `alerts_<owner>` or, without one, `alerts_default`.
+    owner: Annotated[str, Field(min_length=1, max_length=100)] = "spectralize"
 
     @cached_property
     def template(self) -> PrefixTemplate:

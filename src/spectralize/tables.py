@@ -34,6 +34,9 @@ REJECT_CLASSES = {
 #: Rejected by circumstance: if the same object is listed again, it is planned again.
 PASSING_REJECT_CLASSES = ("vanished", "changed")
 
+#: What becomes of a listed object: listed is their sum.
+LISTING = ("unchanged", "planned", "unsettled", "ignored", "over_cap")
+
 #: SQLSTATE with which the database refuses a recording of a forgotten key: see sql/migrations/0014.
 FORGOTTEN_SQLSTATE = "SF001"
 

@@ -74,7 +74,9 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_exactly_these_dags_load_without_errors(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert sorted(parsed["dags"]) == ["ingest_audio", "maintain_timescale", "migrate_timescale", "reprocess_audio"]
+    assert sorted(parsed["dags"]) == [
+        "ingest_audio", "maintain_timescale", "migrate_timescale", "reprocess_audio", "watch_batches",
+    ]  # fmt: skip
 
 
 def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
@@ -90,7 +92,7 @@ def test_each_dag_has_a_manual_an_owner_and_known_tags(parsed: dict[str, Any]) -
     for dag_id, dag in parsed["dags"].items():
         for part in ("**What.**", "**When.**", "**On failure"):
             assert part in dag["doc"], (dag_id, part)
-        assert set(dag["tags"]) <= {"ingest", "audio", "maintenance", "schema", "reprocess"}
+        assert set(dag["tags"]) <= {"ingest", "audio", "maintenance", "schema", "reprocess", "alerts"}
         assert dag["tags"]
         assert dag["owners"] == ["spectralize"]
         assert dag["catchup"] is False
@@ -140,6 +142,7 @@ def test_a_bad_source_leaves_the_good_ones_their_dags(tmp_path: Path) -> None:
         "maintain_timescale",
         "migrate_timescale",
         "reprocess_audio",
+        "watch_batches",
     ]
     assert found["dags"]["reprocess_audio"]["params"]["source"][1]["enum"] == ["birds", "owls"]
     [(file, error)] = found["errors"].items()

@@ -35,6 +35,13 @@ def test_any_failed_or_rejects_above_both_bounds_fail_the_batch(batch: Counts, f
     assert (verdict is None) == (failure is None)
 
 
+def test_failures_are_tolerated_up_to_the_larger_of_number_and_share() -> None:
+    source = Source(name="test", bucket="birds", profiles=("mel128_22k",), max_failed=2, max_failed_share=0.05)
+    assert gate.judge(counts(loaded=1, failed=2), source) is None
+    assert gate.judge(counts(loaded=95, failed=5), source) is None
+    assert gate.judge(counts(loaded=94, failed=6), source) == "6 of 100 failed, 2, or 5%, are tolerated"
+
+
 def test_sums_that_do_not_hold_are_a_failure() -> None:
     source = Source(name="test", bucket="birds", profiles=("mel128_22k",))
     assert "sums do not hold" in (gate.judge(Counts(listed=3, planned=1), source) or "")
@@ -149,9 +156,9 @@ def test_an_empty_batch_fails_if_something_new_was_waited_for(store: Store) -> N
 def test_a_batch_whose_planning_failed_for_good_is_closed(store: Store) -> None:
     run = store.run()
     batch = ledger.open_batch(store.connection, store.source, run)
-    gate.abandon_batch(store.connection, run.dag_id, run.run_id, "S3 is away")
+    gate.abandon_batch(store.connection, run.dag_id, run.run_id, {"plan_batch": "S3 is away"}, owner="tests")
     closed = ledger.read_batch(store.connection, batch.batch_id)
-    assert (closed.state, closed.failure) == ("failed", "planning: S3 is away")
-    gate.abandon_batch(store.connection, run.dag_id, "another", "no such run")
+    assert (closed.state, closed.failure) == ("failed", "planning did not finish: plan_batch: S3 is away")
+    gate.abandon_batch(store.connection, run.dag_id, "another", {"plan_batch": "no such run"}, owner="tests")
     assert ledger.open_batch(store.connection, store.source, run).batch_id != batch.batch_id
     assert store.breaches() == {}
