@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -152,6 +153,10 @@ class AirflowApi:
             return run
 
         return wait_until(probe, what=f"run {run_id} of {dag_id}", timeout_s=timeout_s)
+
+    def add_connection(self, conn_id: str, conn_type: str, extra: Json) -> None:
+        values = {"connection_id": conn_id, "conn_type": conn_type, "extra": json.dumps(extra)}
+        self._request("POST", "connections", json=values)
 
     def set_run_state(self, dag_id: str, run_id: str, state: str) -> None:
         """Mark a run as success or failed, as one does by hand in the UI."""

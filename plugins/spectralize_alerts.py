@@ -8,6 +8,7 @@ what is due there; what cannot be sent is sent later by the watch.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from spectralize.outbox import OpenBatch
     from spectralize_messages import Addresses
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_OWNER = "spectralize"
 
@@ -81,7 +84,6 @@ class AlertNotifier(BaseNotifier):
         dag, run, ti = context["dag"], context.get("dag_run"), context.get("ti")
         run_id = str(context["run_id"])
         states = ti.get_task_states(dag_id=dag.dag_id, run_ids=[run_id]).get(run_id, {}) if ti else {}
-        # The last step says again what those before it said.
         errors = task_errors(ti, states) if ti else {}
         source = self.source or _source_of_form(context)
         start, end = (run.data_interval_start, run.data_interval_end) if run else (None, None)
@@ -141,7 +143,7 @@ def watch(*, ti: Any, **_: object) -> dict[str, int]:
     try:
         with connect(features_dsn(), autocommit=True, application="spectralize watch") as connection:
             if not outbox.is_there(connection):
-                ti.log.info("the schema is not there, or older than alerts: nothing to watch yet")
+                logger.info("the schema is not there, or older than alerts: nothing to watch yet")
                 return {}
             end_outage(connection, make_addresses())
             n_closed, n_late = _judge_open_batches(connection, ti)
@@ -160,7 +162,7 @@ def watch(*, ti: Any, **_: object) -> dict[str, int]:
         if ti.try_number > ti.max_tries:
             tell_outage(line, DEFAULT_OWNER, make_addresses())
         raise AirflowException(line) from None
-    ti.log.info("%s", ", ".join(f"{count} {what}" for what, count in done.items()))
+    logger.info("%s", ", ".join(f"{count} {what}" for what, count in done.items()))
     return done
 
 
@@ -178,7 +180,7 @@ def _judge_open_batches(connection: psycopg.Connection[Any], ti: Any) -> tuple[i
             errors = {"close_batch": "it could not close the batch; watch_batches did"}
             gate.abandon_batch(connection, batch.dag_id, batch.run_id, errors, owner=source.owner)
             gate.close_batch(connection, batch.batch_id, source, errors=errors)
-            ti.log.warning(
+            logger.warning(
                 "batch %d of %s: its run %s failed and left it open: closed", batch.batch_id, batch.source, batch.run_id
             )
             n_closed += 1

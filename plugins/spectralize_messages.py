@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectralize.errors import as_one_line
+from spectralize.tables import LISTING, OUTCOMES
 from spectralize_run_page import page_address, run_address
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def render_alert(alert: Alert, addresses: Addresses) -> Message:
         "facts": facts,
         "title": _title(alert),
         "interval": _interval(facts),
+        "errors": _errors(facts),
+        # JSON in the database keeps no order.
+        "listing": _ordered(facts.get("listing"), LISTING),
+        "outcomes": _ordered(facts.get("outcomes"), (*OUTCOMES, "waiting")),
         "advice": _advice(alert),
         "links": _links(alert, addresses),
     }
@@ -132,6 +137,20 @@ def _links(alert: Alert, addresses: Addresses) -> list[tuple[str, str]]:
     if addresses.explorer and alert.batch_id:
         links.append(("Explorer", f"{addresses.explorer.rstrip('/')}/batches/{alert.batch_id}"))
     return links
+
+
+def _ordered(counts: Mapping[str, int] | None, names: Sequence[str]) -> dict[str, int]:
+    """Return counts in the order in which people read them; nobody waits in a batch that is closed."""
+    return {name: counts[name] for name in names if counts[name] or name != "waiting"} if counts else {}
+
+
+def _errors(facts: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return what failed tasks said; of a batch, the last two steps only say again what its failure is."""
+    errors = dict(facts.get("errors") or {})
+    if "batch_id" in facts:
+        for task in ("gate", "close_batch"):
+            errors.pop(task, None)
+    return errors
 
 
 def _interval(facts: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ LONGEST = (
     "tests/test_flow.py",
     "tests/test_operation.py",
     "tests/test_pages.py",
+    "tests/test_alerts.py",
     "tests/spark_jobs/test_mel_spectrogram.py",
     "tests/spectralize/test_formats.py",
     "tests/local/test_stack.py",
@@ -56,7 +57,7 @@ LONGEST = (
 )
 
 #: The files whose tests need Airflow.
-AIRFLOW = ("tests/test_flow.py", "tests/test_pages.py", "tests/test_operation.py")
+AIRFLOW = ("tests/test_flow.py", "tests/test_pages.py", "tests/test_operation.py", "tests/test_alerts.py")
 
 #: What a process of its own does at the end of a session.
 CLEAN = "import sys; from local.stack import Stack; Stack(name=sys.argv[1]).clean()"
@@ -106,6 +107,17 @@ sense_poll_s = [1, 2]
 keep_days = 36500
 owner = "biologists"
 
+[sources.alarm]
+bucket = "alarm"
+profiles = ["mel128_22k"]
+settle_s = 0
+sense_window_s = 0
+retries = 0
+max_rejected = 0
+max_rejected_share = 0
+late_after_s = 600
+owner = "on call"
+
 [sources.wrong]
 bucket = "wrong"
 profiles = ["mel129"]
@@ -132,10 +144,11 @@ def stack(configuration: Path) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def airflow(stack: Stack, aws: None) -> Iterator[AirflowApi]:
     """All of Airflow, on the session's stack."""
-    open_s3().create_bucket(Bucket="field")
+    for bucket in ("field", "alarm"):
+        open_s3().create_bucket(Bucket=bucket)
     stack.up()
     with AirflowApi(stack.airflow_url, stack.airflow_user, stack.airflow_password) as api:
-        for dag_id in ("ingest_audio", "ingest_field"):
+        for dag_id in ("ingest_audio", "ingest_field", "ingest_alarm", "watch_batches"):
             api.wait_for_dag(dag_id)
         yield api
 

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import psutil
 import psycopg
 
 from local.airflow_api import AirflowApi, DagRun
+from local.stack import Stack
 from spectralize.verify import verify_store
 
 
@@ -26,3 +28,15 @@ def states(api: AirflowApi, run: DagRun) -> dict[str, str | None]:
 def breaches(connection: psycopg.Connection[Any]) -> list[str]:
     """What `verify` finds, a line each."""
     return [f"{found.name}: {breach}" for found in verify_store(connection) for breach in found.breaches]
+
+
+def spark_processes(stack: Stack) -> list[psutil.Process]:
+    """The JVM of the running Spark job, if there is one on this stack."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.name() == "java" and process.environ().get("SPECTRALIZE_STACK") == str(stack.layout.stack):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

@@ -13,6 +13,9 @@ from typing import Any
 
 from aiosmtpd.controller import Controller
 
+#: Looked for where it must not be.
+SECRET = "9f1c-webhook-secret"
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -33,11 +36,10 @@ class Receivers:
 
     @property
     def webhook(self) -> str:
-        return f"json://127.0.0.1:{self.webhook_port}/hook"
+        return f"json://hook:{SECRET}@127.0.0.1:{self.webhook_port}/hook"
 
     @property
     def mail(self) -> str:
-        # The user and the password are there to be looked for where they must not be.
         return f"mailto://127.0.0.1:{self.mail_port}?from=spectralize@example.org&to=on-call@example.org&mode=insecure"
 
     def up(self) -> None:

@@ -29,7 +29,7 @@ from spectralize.resample import resample_audio
 from spectralize.s3 import open_s3
 from spectralize.sources import load_sources
 from spectralize.status import read_batch_lines, read_status
-from tests.flow import breaches, describe, states
+from tests.flow import breaches, describe, spark_processes, states
 from tests.reference import assert_close_db, decode, librosa_mel
 from tests.store import CONTENT, wav
 
@@ -220,18 +220,6 @@ def test_the_demo_fails_on_any_surprise(stack: Stack, first_run: DagRun, corpus:
     demo = Demo(stack, Console(quiet=True))
     with pytest.raises(StackError, match=r"03 Deprecation\.ogg' is loaded, not rejected"):
         demo.show(surprised, load_sources().find("audio"), first_run)
-
-
-def spark_processes(stack: Stack) -> list[psutil.Process]:
-    """The JVM of the running Spark job, if there is one on this stack."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.name() == "java" and process.environ().get("SPECTRALIZE_STACK") == str(stack.layout.stack):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def kill_half_way(stack: Stack, connection: psycopg.Connection[Any], run: DagRun, *, with_spark: bool) -> int:

@@ -4,6 +4,7 @@ A row is written in the transaction that closes a batch as failed. So whatever d
 delivers next. A row is unique per batch and kind; without a batch, per run.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +17,8 @@ from psycopg.types.json import Jsonb
 from spectralize.alerts import OUTAGE_SCOPE, Alert, Kind, RunFacts, Sent, as_iso, as_short_line, short_errors
 from spectralize.errors import LedgerError, as_one_line
 from spectralize.tables import LISTING, OUTCOMES
+
+logger = logging.getLogger(__name__)
 
 Connection = psycopg.Connection[Any]
 
@@ -126,6 +129,7 @@ UPDATE spectralize.alerts AS a SET recovered_by = %(alert_id)s WHERE alert_id = 
 _OPEN = """
 SELECT alert_id, kind, batch_id, run_id, created_at FROM spectralize.alerts
 WHERE scope = %(scope)s AND recovered_by IS NULL AND kind <> 'recovered'
+  AND (kind <> 'late' OR sent_at IS NOT NULL OR reached <> '{}')
   AND ((dag_id = %(dag_id)s AND run_id = %(run_id)s) OR (%(ends_all)s AND created_at < %(since)s::timestamptz))
 ORDER BY alert_id FOR UPDATE
 """
@@ -221,6 +225,14 @@ def _insert(
     return None if row is None else int(row[0])
 
 
+#: That a batch is late is no news when it is closed; nor need it be said that this is over.
+_OVERTAKEN = """
+UPDATE spectralize.alerts AS a
+SET sent_at = clock_timestamp(), last_error = 'overtaken: the batch is closed', recovered_by = alert_id
+FROM spectralize.batches AS b
+WHERE a.kind = 'late' AND a.sent_at IS NULL AND a.reached = '{}' AND b.batch_id = a.batch_id AND b.closed_at IS NOT NULL
+"""
+
 _NEXT = """
 SELECT alert_id, kind, batch_id, scope, owner, dag_id, run_id, facts, created_at, reached, tries
 FROM spectralize.alerts
@@ -244,6 +256,7 @@ def deliver(connection: Connection, send: Send, *, scope: str | None = None, at_
     Each is sent within the transaction that marks it: of two who deliver at once, one passes over what the other is sending.
     Only if this process dies between the two is something sent twice.
     """
+    connection.execute(_OVERTAKEN)
     # What came before must not share a fate with the marks, nor make them wait.
     connection.commit()
     delivered, seen = [], list[int]()
@@ -254,7 +267,7 @@ def deliver(connection: Connection, send: Send, *, scope: str | None = None, at_
                 break
             alert = Alert(**row | {"reached": tuple(row["reached"])})
             seen.append(alert.alert_id)
-            sent = send(alert)
+            sent = _send(alert, send)
             error = "; ".join(as_short_line(line) or "" for line in sent.errors) or None
             wait_s = min(_FIRST_WAIT_S * 2 ** min(alert.tries, 20), _LONGEST_WAIT_S)
             cursor.execute(
@@ -269,6 +282,15 @@ def deliver(connection: Connection, send: Send, *, scope: str | None = None, at_
         if error is None:
             delivered.append(alert)
     return delivered
+
+
+def _send(alert: Alert, send: Send) -> Sent:
+    """Send, and take an error for a receiver that is away: one alert that cannot be sent must not keep back the others."""
+    try:
+        return send(alert)
+    except Exception as error:
+        logger.exception("alert %d could not be sent", alert.alert_id)
+        return Sent(errors=[f"{type(error).__name__}: {error}"])
 
 
 def is_there(connection: Connection) -> bool:

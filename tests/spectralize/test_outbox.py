@@ -288,14 +288,28 @@ def test_two_who_deliver_at_once_send_once(scoped: Store) -> None:
     assert sent == ["first"]
 
 
+def test_one_alert_that_cannot_be_sent_does_not_keep_back_the_others(scoped: Store) -> None:
+    store, postman = scoped, Postman()
+    bad, good = fail(store), fail(store)
+
+    def send(alert: Alert) -> Sent:
+        if alert.batch_id == bad.batch_id:
+            raise ValueError("no such template")
+        return postman(alert)
+
+    assert [alert.batch_id for alert in deliver(store, send)] == [good.batch_id]
+    [(error,)] = store.rows("SELECT last_error FROM spectralize.alerts WHERE batch_id = %s", bad.batch_id)
+    assert error == "ValueError: no such template"
+
+
 def test_a_crash_while_sending_leaves_the_alert_to_the_next(scoped: Store) -> None:
     store, postman = scoped, Postman()
     fail(store)
 
     def crash(alert: Alert) -> Sent:
-        raise RuntimeError("killed")
+        raise SystemExit
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(SystemExit):
         deliver(store, crash)
     store.connection.rollback()
     assert [alert.kind for alert in deliver(store, postman)] == ["failed"]
@@ -320,6 +334,17 @@ def test_late_is_told_once_and_ends_with_the_batch(scoped: Store) -> None:
     deliver(store, postman)
     assert postman.kinds == ["late", "recovered"]
     assert batch.batch_id not in {found.batch_id for found in outbox.open_batches(store.connection)}
+
+
+def test_lateness_that_a_batch_overtakes_is_not_told(scoped: Store) -> None:
+    store, postman = scoped, Postman()
+    batch = store.plan()
+    outbox.tell_late(store.connection, batch.batch_id, store.source.owner, 3_600.0)
+    store.finish(batch)
+    outbox.tell_recovery(store.connection, facts_of(store, store.runs[-1]), batch.batch_id)
+    # What nobody has heard of need not end.
+    assert deliver(store, postman) == []
+    assert postman.kinds == []
 
 
 def test_an_outage_is_recorded_and_the_runs_that_it_cut_off_are_not_told_again(scoped: Store) -> None:
