@@ -100,7 +100,7 @@ def _advice(alert: Alert) -> list[str]:
                 "a day's backfill done, clear its run."]  # fmt: skip
     if alert.kind == "recovered":
         return []
-    if alert.kind == "away":
+    if alert.kind == "away" or facts.get("away"):
         return ["Bring the server back: runs fail until it is there, and nothing is lost. You will be told when it is, and need "
                 "not clear anything: the next run of each source takes up what was left."]  # fmt: skip
     if alert.kind == "late":

@@ -104,7 +104,7 @@ def batch_of(connection: psycopg.Connection[Any], run: DagRun) -> int:
 
 
 def test_a_reject_threshold_is_told_once_with_all_that_is_needed_to_act(
-    airflow: AirflowApi, news: Receivers, connection: psycopg.Connection[Any]
+    airflow: AirflowApi, news: Receivers, connection: psycopg.Connection[Any], stack: Stack
 ) -> None:
     put("sound.wav", wav(1.0))
     put("<b>noise</b>\x07.mp3", b"no audio at all")
@@ -126,11 +126,11 @@ def test_a_reject_threshold_is_told_once_with_all_that_is_needed_to_act(
         r"  rejected s3://alarm/<b>noise</b>\x07.mp3 (mel128_22k)",
         "    not_audio: FFmpeg finds no audio container",
         "raise max_rejected or max_rejected_share",
-        f"Run in Airflow: {airflow.url}/dags/{DAG_ID}/runs/",
-        f"Batch, objects and lineage: {airflow.url}/spectralize/dags/{DAG_ID}/runs/",
+        f"Run in Airflow: {stack.airflow_url}/dags/{DAG_ID}/runs/",
+        f"Batch, objects and lineage: {stack.airflow_url}/spectralize/dags/{DAG_ID}/runs/",
     ):
         assert said in text, said
-    assert f"{airflow.url}/dags/{DAG_ID}/runs/" in html
+    assert f"{stack.airflow_url}/dags/{DAG_ID}/runs/" in html
     assert "&lt;b&gt;noise&lt;/b&gt;" in html
     assert "<b>noise</b>" not in html
     [(kind, tries, last_error)] = connection.execute(

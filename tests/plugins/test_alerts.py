@@ -1,0 +1,219 @@
+"""What alerts say, and how they are sent: rendered here, sent from a process that has Airflow to real receivers."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.paths import REPO
+from spectralize.alerts import Alert
+from spectralize_messages import Addresses, Message, render_alert
+from tests.receivers import SECRET, Receivers, free_port, open_receivers
+
+BATCH = {
+    "batch_id": 17, "source": "field", "dag_id": "ingest_field", "run_id": "scheduled__2024-06-02", "try": 2, "kind": "scheduled",
+    "interval_start": "2024-06-01T00:00:00+00:00", "interval_end": "2024-06-02T00:00:00+00:00",
+    "opened_at": "2024-06-02T00:00:03+00:00", "planned_at": None, "closed_at": "2024-06-02T00:10:00+00:00", "state": "failed",
+    "failure": "21 of 100 were rejected, more than 10 and more than 20%", "core_version": "9.9.9",
+    "code_zip_sha256": "ab" * 32, "planned_spectrograms": 100,
+    "listing": {"ignored": 3, "listed": 120, "over_cap": 0, "planned": 100, "unchanged": 17, "unsettled": 0},
+    "outcomes": {"failed": 0, "loaded": 79, "partial": 0, "rejected": 21, "waiting": 0},
+    "classes": [{"outcome": "rejected", "reason_class": "not_audio", "count": 21}],
+    "examples": [{
+        "bucket": "field", "key": "a/<img src=x>.mp3", "profile": "mel128_22k", "outcome": "rejected",
+        "reason_class": "not_audio", "reason": "FFmpeg finds no <audio> container",
+    }],
+    "errors": {"gate": "batch 17 of field: 21 of 100 were rejected", "close_batch": "batch 17 of field failed"},
+}  # fmt: skip
+
+ALERT = Alert(
+    alert_id=1, kind="failed", batch_id=17, scope="field", owner="biologists", dag_id="ingest_field",
+    run_id="scheduled__2024-06-02", facts=BATCH, created_at=datetime(2024, 6, 2, tzinfo=UTC), reached=(), tries=0,
+)  # fmt: skip
+
+ADDRESSES = Addresses("http://airflow.example.org/", "http://explorer.example.org/")
+
+
+def test_a_failed_batch_says_what_failed_why_and_what_now() -> None:
+    message = render_alert(ALERT, ADDRESSES)
+    assert message.title == "batch 17 of field failed: 21 of 100 were rejected, more than 10 and more than 20%"
+    assert message.text == (
+        """\
+batch 17 of field failed: 21 of 100 were rejected, more than 10 and more than 20%
+
+Source:    field
+Batch:     17 (scheduled, try 2), opened 2024-06-02 00:00 UTC, closed 2024-06-02 00:10 UTC
+Run:       scheduled__2024-06-02 of ingest_field
+Interval:  2024-06-01 00:00 UTC to 2024-06-02 00:00 UTC
+Code:      core 9.9.9, zip abababababab
+Listed 120 = unchanged 17 + planned 100 + unsettled 0 + ignored 3 + over cap 0
+Planned 100 = loaded 79 + partial 0 + rejected 21 + failed 0
+
+By class:
+  21 rejected: not_audio
+
+First objects:
+  rejected s3://field/a/<img src=x>.mp3 (mel128_22k)
+    not_audio: FFmpeg finds no <audio> container
+
+What to do:
+  Look at the rejected objects. They stay rejected and are not tried again, so the next run will pass. If files of that kind """
+        """are expected here, raise max_rejected or max_rejected_share of the source, or exclude them; once the cause is """
+        """mended, the DAG reprocess_audio computes them again.
+
+Run in Airflow: http://airflow.example.org/dags/ingest_field/runs/scheduled__2024-06-02
+Batch, objects and lineage: http://airflow.example.org/spectralize/dags/ingest_field/runs/scheduled__2024-06-02
+Explorer: http://explorer.example.org/batches/17
+"""
+    )
+
+
+def test_hostile_keys_and_reasons_are_text_in_mail() -> None:
+    html = render_alert(ALERT, ADDRESSES).html
+    assert "&lt;img src=x&gt;" in html
+    assert "<img" not in html
+    assert "no &lt;audio&gt; container" in html
+
+
+def test_titles_are_one_line_of_bounded_length() -> None:
+    facts = BATCH | {"failure": "first\r\nBcc: everybody@example.org " + "x" * 500}
+    title = render_alert(replace(ALERT, facts=facts), ADDRESSES).title
+    assert "\n" not in title
+    assert "\r" not in title
+    assert len(title) == 180
+
+
+@pytest.mark.parametrize(
+    ("changes", "facts", "said"),
+    [
+        ({"kind": "late"}, {"late_after_s": 21_600.0}, "is late: not closed 6 h after it was opened"),
+        ({}, {"failure": "5 of 9 failed, 0 are tolerated", "outcomes": {"loaded": 4, "partial": 0, "rejected": 0, "failed": 5,
+              "waiting": 0}}, "Failed objects are planned again by the next run"),
+        ({}, {"errors": {"mel_spectrogram": None}}, "it died without a word"),
+        ({"kind": "recovered"}, {"ended": [{"kind": "failed", "batch_id": 16, "run_id": "r", "created_at":
+              "2024-06-01T00:00:00+00:00"}]}, "failed since 2024-06-01 00:00 UTC: batch 16"),
+    ],
+    ids=["late", "failed objects", "killed", "recovered"],
+)  # fmt: skip
+def test_each_kind_says_what_it_is(changes: dict[str, Any], facts: dict[str, Any], said: str) -> None:
+    message = render_alert(replace(ALERT, facts=BATCH | facts, **changes), ADDRESSES)
+    assert said in message.text
+    assert said in message.html
+
+
+def test_a_run_without_a_batch_and_an_outage() -> None:
+    run = {"dag_id": "ingest_field", "run_id": "r1", "source": "field", "interval_start": None, "interval_end": None,
+           "errors": {"sense": "bucket field: not there"}}  # fmt: skip
+    message = render_alert(replace(ALERT, batch_id=None, run_id="r1", facts=run), ADDRESSES)
+    assert message.title == "run r1 of ingest_field failed: sense: bucket field: not there"
+    assert "none was planned" in message.text
+    assert "Read the log of the failed task" in message.text
+    cut_off = render_alert(
+        replace(ALERT, batch_id=None, run_id="r1", facts=run | {"away": "database is unreachable"}), ADDRESSES
+    )
+    assert "Bring the server back" in cut_off.text
+    away = render_alert(
+        replace(ALERT, kind="away", batch_id=None, dag_id="", run_id="", facts={"error": "refused"}), ADDRESSES
+    )
+    assert away.title == "the features database is away: refused"
+    assert "http" not in away.text
+    back = {"since": "2024-06-02T00:00:00+00:00", "error": "refused", "runs": [run]}
+    message = render_alert(replace(ALERT, kind="recovered", batch_id=None, dag_id="", facts=back), ADDRESSES)
+    assert message.title == "the features database is back; it was away since 2024-06-02 00:00 UTC"
+    assert "r1 of ingest_field" in message.html
+
+
+SEND = """
+import json, sys
+from spectralize_apprise import connection_of, send_message
+from spectralize_messages import Message
+given = json.loads(sys.argv[1])
+sent = send_message(given["owner"], Message(**given["message"]), given["reached"])
+print("RESULT " + json.dumps([connection_of(given["owner"]), sorted(sent.reached), list(sent.errors)]))
+"""
+
+
+def send(
+    home: Path, owner: str, message: Message, connections: dict[str, list[str]], reached: list[str] | None = None
+) -> tuple[str, list[str], list[str], str]:
+    """Send from a process with Airflow; return the connection, who has it, the errors, and all that was printed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
+        "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__OPENLINEAGE__DISABLED": "True",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPO / "plugins"), "PYTHONPATH": str(REPO / "plugins"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+    }  # fmt: skip
+    for conn_id, addresses in connections.items():
+        config = [{"path": address} for address in addresses]
+        environment[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(
+            {"conn_type": "apprise", "extra": {"config": config}}
+        )
+    given = {"owner": owner, "reached": reached or [],
+             "message": {"kind": message.kind, "title": message.title, "text": message.text, "html": message.html}}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", SEND, json.dumps(given)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    results = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert results, done.stderr[-3000:]
+    conn_id, now, errors = json.loads(results[0])
+    return conn_id, now, errors, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("airflow")
+
+
+def test_webhook_and_mail_get_it_in_their_own_form_and_only_once(home: Path) -> None:
+    message = render_alert(ALERT, ADDRESSES)
+    with open_receivers() as receivers:
+        connections = {
+            "alerts_default": ["json://127.0.0.1:9/"],
+            "alerts_biologists": [receivers.webhook, receivers.mail],
+        }
+        conn_id, reached, errors, _ = send(home, "biologists", message, connections)
+        assert (conn_id, errors) == ("alerts_biologists", [])
+        assert len(reached) == 2
+        [payload], [mail] = receivers.payloads, receivers.mails
+        assert (payload["title"], payload["type"]) == (message.title, "failure")
+        assert payload["message"].strip() == message.text.strip()
+        assert mail["Subject"] == message.title
+        html = mail.get_body(("html",))
+        assert html is not None
+        assert "&lt;img src=x&gt;" in html.get_content()
+        # Whom it has reached is known, and is not told again.
+        _, again, errors, _ = send(home, "biologists", message, connections, reached)
+        assert (again, errors) == ([], [])
+        assert (len(receivers.payloads), len(receivers.mails)) == (1, 1)
+
+
+def test_one_receiver_that_is_away_or_misspelt_does_not_keep_it_from_the_others(home: Path) -> None:
+    message = render_alert(ALERT, ADDRESSES)
+    away = Receivers(webhook_port=free_port())
+    with open_receivers() as receivers:
+        connections = {"alerts_default": [away.webhook, f"nonsense://user:{SECRET}@x", receivers.webhook]}
+        conn_id, reached, errors, printed = send(home, "no such owner", message, connections)
+        assert len(receivers.payloads) == 1
+    assert conn_id == "alerts_default"
+    assert len(reached) == 1
+    assert errors[0].startswith("connection alerts_default: address 1 of 3 (JSON): ")
+    assert errors[1] == "connection alerts_default: address 2 of 3 is none that Apprise knows"
+    assert SECRET not in printed
+
+
+def test_without_receivers_it_is_in_the_log(home: Path) -> None:
+    message = render_alert(ALERT, ADDRESSES)
+    _, reached, errors, printed = send(home, "biologists", message, {})
+    assert (reached, errors) == ([], [])
+    assert "no receivers in connection alerts_default" in printed
+    assert "21 of 100 were rejected" in printed
