@@ -49,6 +49,9 @@ _PLAIN: dict[Any, dict[str, Any]] = {
 #: What a generated validator calls → the format that it checks.
 _FORMATS = {"isoparse": "date-time", "UUID": "uuid", "urlparse": "uri"}
 
+#: Required by the schemas; the client fills them in, so that its classes have a default.
+_ALWAYS = ("_producer", "_schemaURL", "producer", "schemaURL")
+
 formats = FormatChecker(())
 
 
@@ -67,33 +70,42 @@ def _is_uri(text: object) -> bool:
     return not isinstance(text, str) or bool(urlparse(text).scheme)
 
 
-def _schema_of(kind: Any) -> dict[str, Any]:
-    """Return the JSON schema of a type, as the generator of the client has read it."""
+def _document_of(kind: type) -> dict[str, Any]:
+    """Return the JSON schema of a class, as the generator of the client has read it."""
+    defs: dict[str, Any] = {}
+    return {**_schema_of(kind, defs), "$defs": defs}
+
+
+def _schema_of(kind: Any, defs: dict[str, Any]) -> dict[str, Any]:
     if kind in _PLAIN:
         return _PLAIN[kind]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in {typing.Union, types.UnionType}:
-        return {"anyOf": [_schema_of(argument) for argument in arguments]}
+        return {"anyOf": [_schema_of(argument, defs) for argument in arguments]}
     if origin is list:
-        return {"type": "array", "items": _schema_of(arguments[0])}
+        return {"type": "array", "items": _schema_of(arguments[0], defs)}
     if origin is dict:
-        return {"type": "object", "additionalProperties": _schema_of(arguments[1])}
+        return {"type": "object", "additionalProperties": _schema_of(arguments[1], defs)}
+    if origin is typing.Literal:
+        return {"enum": list(arguments)}
     if issubclass(kind, Enum):
         return {"enum": [member.value for member in kind]}
     if not attr.has(kind):
         raise TypeError(f"{kind}: the client has types that are not known here")
-    hints = typing.get_type_hints(kind)
-    properties, required = {}, []
-    for field in attr.fields(kind):
-        schema = dict(_schema_of(hints[field.name]))
-        called = {name for code in _codes(field.validator) for name in code.co_names}
-        for name, form in _FORMATS.items():
-            if name in called:
-                schema["format"] = form
-        properties[field.name] = schema
-        if field.default is attr.NOTHING or field.name in {"_producer", "_schemaURL", "producer", "schemaURL"}:
-            required.append(field.name)
-    return {"type": "object", "properties": properties, "required": required}
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if name not in defs:
+        # Here before it is complete: a field of a schema may have fields of its own.
+        defs[name] = {"type": "object", "properties": {}, "required": []}
+        hints = typing.get_type_hints(kind)
+        for field in attr.fields(kind):
+            schema = dict(_schema_of(hints[field.name], defs))
+            called = {called for code in _codes(field.validator) for called in code.co_names}
+            for check in called & _FORMATS.keys():
+                schema["format"] = _FORMATS[check]
+            defs[name]["properties"][field.name] = schema
+            if field.default is attr.NOTHING or field.name in _ALWAYS:
+                defs[name]["required"].append(field.name)
+    return {"$ref": f"#/$defs/{name}"}
 
 
 def _codes(validator: Any) -> list[types.CodeType]:
@@ -109,14 +121,16 @@ def _facet_schemas() -> dict[str, dict[str, Any]]:
     for module in pkgutil.iter_modules(generated.__path__):
         for kind in vars(importlib.import_module(f"{generated.__name__}.{module.name}")).values():
             if isinstance(kind, type) and issubclass(kind, BaseFacet):
-                schemas[kind._get_schema()] = _schema_of(kind)
+                schemas[kind._get_schema()] = _document_of(kind)
     schemas[f"{OURS['$id']}#/$defs/SpectralizeBatchRunFacet"] = OURS | {"$ref": "#/$defs/SpectralizeBatchRunFacet"}
     return schemas
 
 
 @cache
 def _published() -> Registry[Any]:
-    documents = [json.loads(path.read_text(encoding="utf-8")) for path in Path(SPEC or "").rglob("*.json")] if SPEC else []
+    documents = (
+        [json.loads(path.read_text(encoding="utf-8")) for path in Path(SPEC or "").rglob("*.json")] if SPEC else []
+    )
     resources = [
         (document["$id"], Resource.from_contents(document, default_specification=DRAFT202012))
         for document in documents
@@ -140,7 +154,7 @@ def faults(event: Event) -> list[str]:
     """Return what is wrong with an event, one line each."""
     found = [
         f"{'.'.join(map(str, error.absolute_path))}: {error.message}"
-        for error in Draft202012Validator(_schema_of(RunEvent), format_checker=formats).iter_errors(event)
+        for error in Draft202012Validator(_document_of(RunEvent), format_checker=formats).iter_errors(event)
     ]
     for where, facet in _facets_of(event):
         address = facet.get("_schemaURL", "")
@@ -165,20 +179,28 @@ def faults(event: Event) -> list[str]:
 class Receiver:
     """Takes events as a lineage server does, and keeps them with the body as it came."""
 
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, server: ThreadingHTTPServer) -> None:
+        self.url = f"http://127.0.0.1:{server.server_port}"
         self.bodies: list[str] = []
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, daemon=True)
+        self._thread.start()
 
     @property
     def events(self) -> list[Event]:
         """Everything received so far, oldest first."""
         return [json.loads(body) for body in list(self.bodies)]
 
+    def stop(self) -> None:
+        """Go away: who sends something now is refused."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
 
 @contextmanager
 def receive() -> Iterator[Receiver]:
     """A receiver on a port of its own, until the block ends."""
-    receiver: Receiver
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -193,10 +215,8 @@ def receive() -> Iterator[Receiver]:
         def log_message(self, *_: object) -> None:
             """Keep quiet."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        receiver = Receiver(server.server_port)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    receiver = Receiver(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+    try:
         yield receiver
-        server.shutdown()
-        thread.join()
+    finally:
+        receiver.stop()

@@ -1,12 +1,7 @@
-"""Airflow puts plugins/ on sys.path; so do these tests."""
+"""Airflow puts plugins/ on sys.path; so do these tests, before they are collected."""
 
 import sys
 
-import pytest
-
 from local.paths import REPO
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _plugins_on_path() -> None:
-    sys.path.append(str(REPO / "plugins"))
+sys.path.append(str(REPO / "plugins"))
