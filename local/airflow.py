@@ -39,6 +39,16 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
 SPARK_POOL = "spark_jobs"
 SPARK_POOL_DESCRIPTION = "Spark jobs at the same time"
 
+#: The steps that look after indexes and statistics start and end like the others. What they would tell by themselves is each
+#: of their statements as a job of its own, and PostgreSQL's catalogue as data that we read.
+LINEAGE_POLICY = [
+    {
+        "scope": {"dag_id": ".*", "task_id": "require_valid_indexes|analyze_tables"},
+        "match_mode": "regex",
+        "controls": {"extract_operator_metadata": False},
+    }
+]
+
 #: What the user's environment may say about OpenLineage events, and what of it says where to send them.
 LINEAGE = ("OPENLINEAGE_", "AIRFLOW__OPENLINEAGE__")
 _LINEAGE_TRANSPORT = (
@@ -111,6 +121,7 @@ class Airflow:
             # The default of 5 s is too short while Spark keeps every core busy.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
             "AIRFLOW__OPENLINEAGE__NAMESPACE": "spectralize",
+            "AIRFLOW__OPENLINEAGE__EMISSION_POLICY": json.dumps(LINEAGE_POLICY),
             **_lineage_transport(),
         }
 

@@ -105,12 +105,12 @@ def source_dataset(source: Source, facts: BatchFacts | None = None) -> InputData
     from openlineage.client.event_v2 import InputDataset
     from openlineage.client.facet_v2 import data_quality_assertions_dataset, input_statistics_input_dataset
 
-    from spectralize.lineagefacts import list_verdicts
-
     # OpenLineage's name for the root of a bucket is "/"; other names begin without it.
     dataset = InputDataset(namespace=f"s3://{source.bucket}", name=source.root.strip("/") or "/")
     if facts is None:
         return dataset
+    from spectralize.lineagefacts import list_verdicts
+
     dataset.inputFacets = {
         "inputStatistics": input_statistics_input_dataset.InputStatisticsInputDatasetFacet(
             rowCount=facts.n_objects, size=facts.size_bytes, fileCount=facts.n_objects

@@ -161,7 +161,7 @@ def check_parents(told: Told) -> None:
     tasks = [event for event in told.events if event["job"]["name"] != DAG_ID]
     for event in tasks:
         parent = event["run"]["facets"]["parent"]
-        assert parent["job"] == {"namespace": "spectralize", "name": DAG_ID}, event["job"]["name"]
+        assert (parent["job"]["namespace"], parent["job"]["name"]) == ("spectralize", DAG_ID), event["job"]["name"]
         assert parent["run"]["runId"] == dag_run_id
         assert event["run"]["runId"] != dag_run_id
 
@@ -175,6 +175,13 @@ def test_every_step_and_the_run_start_and_complete(good: Told, api: AirflowApi) 
     check_parents(good)
 
 
+def test_no_step_has_failed_to_tell(good: Told, api: AirflowApi) -> None:
+    for step in OURS:
+        log = api.task_log(DAG_ID, good.run.run_id, step)
+        assert "Successfully emitted OpenLineage `COMPLETE`" in log, step
+        assert [line for line in log.splitlines() if "no lineage" in line or "OpenLineage method failed" in line] == []
+
+
 def test_every_event_is_valid_and_holds_no_secret(good: Told, lineage_stack: Stack, receiver: Receiver) -> None:
     check_validity(good, lineage_stack, receiver)
 
@@ -183,6 +190,7 @@ def test_datasets_and_counts_are_those_of_the_batch(good: Told, lineage_stack: S
     source = {"namespace": "s3://audio", "name": "/"}
     for step in OURS:
         for kind in ("START", "COMPLETE"):
+            assert len(good.of(step, kind)["inputs"]) == 1, (step, kind)
             [read] = good.of(step, kind)["inputs"]
             assert {name: read[name] for name in source} == source, (step, kind)
     for step in OURS:

@@ -1,5 +1,6 @@
 """Lineage is off unless the user's own environment says where it goes."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from local import environment
-from local.airflow import LINEAGE, Airflow
+from local.airflow import LINEAGE, LINEAGE_POLICY, Airflow
 from local.paths import REPO
 from local.state import Secrets
 
@@ -27,7 +28,11 @@ def settings(tmp_path: Path) -> dict[str, str]:
     return {name: value for name, value in given.items() if name.startswith(LINEAGE)}
 
 
-OFF = {"AIRFLOW__OPENLINEAGE__NAMESPACE": "spectralize", "AIRFLOW__OPENLINEAGE__DISABLED": "True"}
+OFF = {
+    "AIRFLOW__OPENLINEAGE__NAMESPACE": "spectralize",
+    "AIRFLOW__OPENLINEAGE__EMISSION_POLICY": json.dumps(LINEAGE_POLICY),
+    "AIRFLOW__OPENLINEAGE__DISABLED": "True",
+}
 ON = OFF | {"AIRFLOW__OPENLINEAGE__DISABLED": "False"}
 
 

@@ -1,10 +1,15 @@
 """Events about real batches, sent by OpenLineage's own client to a real receiver: are they valid, and are they true?"""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,10 +21,11 @@ from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
 from openlineage.client.facet_v2 import parent_run
 from openlineage.client.transport.http import HttpConfig, HttpTransport
 
+from local.paths import REPO
 from spectralize import gate, lineagefacts
 from spectralize.database import connect
 from spectralize.errors import GateError
-from spectralize.ledger import Batch
+from spectralize.ledger import Batch, open_batch
 from spectralize.lineagefacts import BatchFacts, list_verdicts, read_batch_facts, read_open_batch_facts
 from spectralize_openlineage import FACET_NAME, Lineage, describe_batch, source_dataset
 from tests.lineage import Event, Receiver, faults, receive
@@ -252,6 +258,75 @@ def test_a_batch_before_the_gate_has_no_verdicts_and_an_older_try_is_not_taken_f
     with connect(store.dsn) as connection:
         assert read_open_batch_facts(connection, run.dag_id, run.run_id) is None
         assert read_batch_facts(connection, 2**40) is None
+
+
+def test_a_planning_that_has_not_ended_is_told_by_its_open_batch(store: Store, receiver: Receiver) -> None:
+    run = store.run()
+    opened = open_batch(store.connection, store.source, run)
+    store.connection.commit()
+    with connect(store.dsn) as connection:
+        facts = read_open_batch_facts(connection, run.dag_id, run.run_id)
+    assert facts is not None
+    event = send(receiver, describe_batch(facts, store.source, store.dsn, with_outputs=False), RunState.FAIL)
+    assert faults(event) == []
+    facet = event["run"]["facets"][FACET_NAME]
+    assert (facet["batchId"], facet["state"], facet["isGated"]) == (opened.batch_id, "open", False)
+    assert event["outputs"] == []
+
+
+#: In a process of its own: Airflow is imported once per process, with the settings it finds then.
+TELL = """
+import logging, sys, time
+import airflow.providers.openlineage.extractors
+from types import SimpleNamespace
+from spectralize_openlineage import BatchLineage
+
+logging.getLogger("spectralize_openlineage").addHandler(logging.StreamHandler(sys.stdout))
+
+class Step(BatchLineage):
+    task_id, source = "gate", sys.argv[1]
+
+task_instance = SimpleNamespace(dag_id="ingest_audio", run_id="r", xcom_pull=lambda task_ids: {"batch_id": 1})
+began_at = time.monotonic()
+for lineage in (Step().get_openlineage_facets_on_start(), Step().get_openlineage_facets_on_complete(task_instance),
+                Step().get_openlineage_facets_on_failure(task_instance)):
+    print("TOLD", len(lineage.inputs), len(lineage.outputs), len(lineage.run_facets))
+print("SECONDS", time.monotonic() - began_at)
+"""
+
+
+@pytest.mark.parametrize("is_listening", [False, True], ids=["away", "silent"])
+def test_a_database_that_does_not_answer_costs_seconds_and_one_line(is_listening: bool, tmp_path: Path) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if is_listening:
+            server.listen()
+        connection = {
+            "conn_type": "postgres",
+            "host": "127.0.0.1",
+            "port": server.getsockname()[1],
+            "password": "s3cr3t-s3cr3t",
+        }
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
+            "AIRFLOW_HOME": str(tmp_path),
+            "AIRFLOW__OPENLINEAGE__DISABLED": "True",
+            "AIRFLOW_CONN_TIMESCALE_DEFAULT": json.dumps(connection),
+            "PYTHONPATH": os.pathsep.join([str(REPO / "plugins"), str(REPO / "src")]),
+        }
+        command = [sys.executable, "-c", TELL, "audio"]
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith("TOLD")]
+    assert told == ["TOLD 1 0 0", "TOLD 0 0 0", "TOLD 0 0 0"]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("gate: ")]
+    assert len(lines) == 2
+    assert lines[0].startswith("gate: no lineage of its batch is told: ServiceError: database ")
+    assert "s3cr3t" not in done.stdout + done.stderr
+    # The provider ends the process that tells after ten.
+    [seconds] = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("SECONDS")]
+    assert seconds < 2 * 8
 
 
 def test_a_database_that_is_busy_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
