@@ -56,7 +56,7 @@ _LINEAGE_TRANSPORT = (
     "OPENLINEAGE_CONFIG",
     "OPENLINEAGE__TRANSPORT",
     "AIRFLOW__OPENLINEAGE__TRANSPORT",
-    "AIRFLOW__OPENLINEAGE__CONFIG_PATH",
+    "AIRFLOW__OPENLINEAGE__CONFIG_",
 )
 
 #: Service name → its name in the health report.
@@ -174,7 +174,7 @@ class Airflow:
 def _lineage_transport() -> dict[str, str]:
     """Return where the user's own environment sends OpenLineage events; if it says nothing, they are off.
 
-    Off means that Airflow does not even load what would send them, which costs every task a second.
+    Off means that Airflow does not even load what would send them, which every task would have to.
     """
     given = {name: value for name, value in os.environ.items() if name.startswith(LINEAGE) and value}
     if not any(name.startswith(_LINEAGE_TRANSPORT) for name in given):

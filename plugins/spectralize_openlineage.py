@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from spectralize.sources import load_sources
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.event_v2 import InputDataset, OutputDataset
     from openlineage.client.facet_v2 import RunFacet
@@ -224,7 +226,7 @@ def _batch_facet(facts: BatchFacts) -> RunFacet:
     return facet
 
 
-def _in_one_line(operator: Any, tell: Any) -> OperatorLineage:
+def _in_one_line(operator: Any, tell: Callable[[], Lineage]) -> OperatorLineage:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     try:
