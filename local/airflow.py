@@ -39,6 +39,26 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
 SPARK_POOL = "spark_jobs"
 SPARK_POOL_DESCRIPTION = "Spark jobs at the same time"
 
+#: The steps that look after indexes and statistics start and end like the others. What they would tell by themselves is each
+#: of their statements as a job of its own, and PostgreSQL's catalogue as data that we read.
+LINEAGE_POLICY = [
+    {
+        "scope": {"dag_id": ".*", "task_id": "require_valid_indexes|analyze_tables"},
+        "match_mode": "regex",
+        "controls": {"extract_operator_metadata": False},
+    }
+]
+
+#: What the user's environment may say about OpenLineage events, and what of it says where to send them.
+LINEAGE = ("OPENLINEAGE_", "AIRFLOW__OPENLINEAGE__")
+_LINEAGE_TRANSPORT = (
+    "OPENLINEAGE_URL",
+    "OPENLINEAGE_CONFIG",
+    "OPENLINEAGE__TRANSPORT",
+    "AIRFLOW__OPENLINEAGE__TRANSPORT",
+    "AIRFLOW__OPENLINEAGE__CONFIG_",
+)
+
 #: Service name → its name in the health report.
 IN_HEALTH_REPORT = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
 
@@ -102,7 +122,9 @@ class Airflow:
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
             # The default of 5 s is too short while Spark keeps every core busy.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
-            "AIRFLOW__OPENLINEAGE__DISABLED": "True",
+            "AIRFLOW__OPENLINEAGE__NAMESPACE": "spectralize",
+            "AIRFLOW__OPENLINEAGE__EMISSION_POLICY": json.dumps(LINEAGE_POLICY),
+            **_lineage_transport(),
         }
 
     def migrate(self, environment: Mapping[str, str], done: str, log: Path) -> str:
@@ -149,6 +171,17 @@ class Airflow:
                 heard = report[key][f"latest_{key}_heartbeat"]
                 if report[key]["status"] != "healthy" or datetime.fromisoformat(heard).astimezone(UTC) < since:
                     raise NotReady(f"no heartbeat of the {service} yet")
+
+
+def _lineage_transport() -> dict[str, str]:
+    """Return where the user's own environment sends OpenLineage events; if it says nothing, they are off.
+
+    Off means that Airflow does not even load what would send them, which every task would have to.
+    """
+    given = {name: value for name, value in os.environ.items() if name.startswith(LINEAGE) and value}
+    if not any(name.startswith(_LINEAGE_TRANSPORT) for name in given):
+        return {"AIRFLOW__OPENLINEAGE__DISABLED": "True"}
+    return {"AIRFLOW__OPENLINEAGE__DISABLED": "False", **given}
 
 
 def spark_pool_slots(cores: int) -> int:

@@ -19,6 +19,7 @@ from local.s3 import REGION, S3
 #: that slow Python down or bend its imports.
 FOREIGN = (
     "AIRFLOW",
+    "OPENLINEAGE_",
     "AWS_",
     "PG",
     "SPARK_",

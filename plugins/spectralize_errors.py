@@ -22,6 +22,9 @@ def keep_error(context: Context) -> None:
     A task that is killed keeps nothing.
     """
     error = context.get("exception")
+    # For a task that was killed, the callback is called elsewhere, and knows nothing.
+    if error is None:
+        return
     context["ti"].xcom_push(key=_KEY, value=as_one_line(_last_line(error))[:_LENGTH])
 
 

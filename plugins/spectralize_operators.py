@@ -24,6 +24,7 @@ from spectralize_connections import (
 )
 from spectralize_errors import task_errors
 from spectralize_links import BatchLink, SparkLink, push_links
+from spectralize_openlineage import BatchLineage, InputLineage
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -85,7 +86,7 @@ class SourceOperator(BaseOperator):
         self.source = source
 
 
-class PlanBatchOperator(SourceOperator):
+class PlanBatchOperator(InputLineage, SourceOperator):
     """Store the manifest of what is to be computed: listing minus ledger or, with `reprocess`, what the form selects."""
 
     TASK_ID: ClassVar[str] = "plan_batch"
@@ -147,7 +148,7 @@ def log_plan(*, source: str, params: dict[str, Any], ti: Any, **_: object) -> bo
     return not params["dry_run"]
 
 
-class MelSpectrogramOperator(SparkSubmitOperator):
+class MelSpectrogramOperator(BatchLineage, SparkSubmitOperator):
     """Submit spark_jobs/mel_spectrogram.py for the planned batch; skipped when nothing was planned.
 
     Ships the core as a zip and notes its checksum in the ledger. Secrets travel in the environment of the driver. On YARN and
@@ -197,7 +198,7 @@ class MelSpectrogramOperator(SparkSubmitOperator):
             raise (AirflowException if may_pass else AirflowFailException)(own[-1]) from None
 
 
-class GateOperator(SourceOperator):
+class GateOperator(InputLineage, SourceOperator):
     """Give every planned object an outcome and hold the batch against its source's thresholds."""
 
     def execute(self, context: Context) -> None:
@@ -221,7 +222,7 @@ class GateOperator(SourceOperator):
         self.log.info("batch %d passed: %s", batch.batch_id, batch.counts)
 
 
-class CloseBatchOperator(SourceOperator):
+class CloseBatchOperator(BatchLineage, SourceOperator):
     """Close the batch in the ledger, whatever happened; fail if it failed, or any step before did.
 
     This step alone decides on the state of the run: Airflow judges a run by its last tasks.

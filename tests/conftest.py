@@ -38,6 +38,7 @@ LONGEST = (
     "tests/test_operation.py",
     "tests/test_pages.py",
     "tests/test_alerts.py",
+    "tests/test_openlineage.py",
     "tests/spark_jobs/test_mel_spectrogram.py",
     "tests/spectralize/test_formats.py",
     "tests/local/test_stack.py",
@@ -57,7 +58,13 @@ LONGEST = (
 )
 
 #: The files whose tests need Airflow.
-AIRFLOW = ("tests/test_flow.py", "tests/test_pages.py", "tests/test_operation.py", "tests/test_alerts.py")
+AIRFLOW = (
+    "tests/test_flow.py",
+    "tests/test_pages.py",
+    "tests/test_operation.py",
+    "tests/test_alerts.py",
+    "tests/test_openlineage.py",
+)
 
 #: What a process of its own does at the end of a session.
 CLEAN = "import sys; from local.stack import Stack; Stack(name=sys.argv[1]).clean()"

@@ -31,6 +31,10 @@ COUNTERPARTS = {name: name for name in ("s3", "timescale", "metadata")} | {
 }
 #: The embedded stack migrates by itself and runs Spark inside its driver.
 ONLY_IN_COMPOSE = {"airflow-init", "spark-master", "spark-worker"}
+#: Started with the profile of that name alone.
+LINEAGE = {"marquez-database", "marquez", "marquez-web"}
+#: Empty is a value, too: no events are sent.
+OPTIONAL = {"OPENLINEAGE_URL"}
 AIRFLOW_SERVICES = [*(COUNTERPARTS[name] for name in COMPONENTS), "airflow-init"]
 
 #: Settings that name a place or hold a secret differ by nature; every other setting of Airflow must be the same.
@@ -86,7 +90,29 @@ def fill_example(path: Path) -> None:
 
 
 def test_has_the_services_of_the_embedded_stack(services: dict[str, Any]) -> None:
-    assert set(services) == {COUNTERPARTS[name] for name in ORDER} | ONLY_IN_COMPOSE
+    assert set(services) == {COUNTERPARTS[name] for name in ORDER} | ONLY_IN_COMPOSE | LINEAGE
+
+
+def test_lineage_is_kept_only_if_one_asks_for_it(services: dict[str, Any]) -> None:
+    assert {name for name, service in services.items() if "profiles" in service} == LINEAGE
+    assert all(services[name]["profiles"] == ["lineage"] for name in LINEAGE)
+    for name in set(services) - LINEAGE:
+        assert LINEAGE.isdisjoint(services[name].get("depends_on", {})), name
+    # The address that the example gives leads to the service, without a detour by a proxy.
+    [address] = re.findall(r"^# OPENLINEAGE_URL=(\S+)$", EXAMPLE.read_text(), re.MULTILINE)
+    assert address == "http://marquez:5000"
+    assert "marquez" in services["airflow-scheduler"]["environment"]["NO_PROXY"].split(",")
+
+
+def test_marquez_has_the_password_of_its_database_and_a_pinned_version(
+    compose: dict[str, Any], services: dict[str, Any]
+) -> None:
+    settings = yaml.safe_load(compose["configs"]["marquez"]["content"])
+    assert settings["db"]["password"] == services["marquez-database"]["environment"]["DATABASE_PASSWORD"]
+    assert settings["db"]["url"] == "jdbc:postgresql://marquez-database:5432/marquez"
+    versions = {services[name]["image"].partition(":")[2] for name in ("marquez", "marquez-web")}
+    assert len(versions) == 1
+    assert re.fullmatch(r"\d+\.\d+\.\d+", versions.pop())
 
 
 def test_airflow_components_run_as_in_the_embedded_stack(services: dict[str, Any]) -> None:
@@ -99,7 +125,10 @@ def test_airflow_has_the_settings_of_the_embedded_stack(services: dict[str, Any]
     embedded = Airflow(tmp_path, REPO / "dags", 8080, Secrets(), "postgresql://airflow@127.0.0.1/airflow").env()
     environment = services[service]["environment"]
     settings = {name: value for name, value in environment.items() if name.startswith("AIRFLOW__")}
-    assert set(settings) == set(embedded) - {"AIRFLOW_HOME"}
+    # Here it is an empty address that turns lineage off.
+    assert embedded["AIRFLOW__OPENLINEAGE__DISABLED"] == "True"
+    assert environment["OPENLINEAGE_URL"] == "${OPENLINEAGE_URL:-}"
+    assert set(settings) == set(embedded) - {"AIRFLOW_HOME", "AIRFLOW__OPENLINEAGE__DISABLED"}
     for name in set(settings) - ADDRESSES - SECRETS:
         assert settings[name] == embedded[name], name
     assert settings["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"].startswith("http://airflow-apiserver:8080/")
@@ -157,7 +186,7 @@ def test_executors_hold_no_secret(services: dict[str, Any]) -> None:
 
 def test_published_ports_are_on_loopback(services: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert set(published) == {"s3", "timescale", "airflow-apiserver", "spark-master"}
+    assert set(published) == {"s3", "timescale", "airflow-apiserver", "spark-master", "marquez", "marquez-web"}
     for ports in published.values():
         for port in ports:
             assert str(port).startswith("127.0.0.1:")
@@ -170,6 +199,8 @@ def test_secrets_are_required_and_have_no_default() -> None:
         if use["name"].endswith("_PORT"):
             # The default that the example states.
             assert (use["kind"], use["text"]) == ("-", example()[use["name"]])
+        elif use["name"] in OPTIONAL:
+            assert (use["kind"], use["text"]) == ("-", "")
         else:
             assert use["kind"] == "?", f"{use[0]}: a secret must be required"
             assert use["text"], f"{use[0]}: say what to do"
@@ -185,7 +216,7 @@ def test_no_password_is_written_down(compose: dict[str, Any], services: dict[str
 
 
 def test_env_example_lists_what_the_compose_file_uses() -> None:
-    assert set(example()) == {use["name"] for use in uses()}
+    assert set(example()) | OPTIONAL == {use["name"] for use in uses()}
     for name, value in example().items():
         assert bool(value) == name.endswith("_PORT"), f"{name}: only ports have a value"
 

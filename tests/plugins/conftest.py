@@ -1,4 +1,4 @@
-"""Airflow puts plugins/ on sys.path; so do these tests."""
+"""Airflow puts plugins/ on sys.path; so do these tests, before they are collected."""
 
 import sys
 

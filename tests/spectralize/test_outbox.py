@@ -66,7 +66,7 @@ def succeed(store: Store, **changes: Any) -> Batch:
     batch = store.ingest(run=store.run(**changes))
     assert batch.state == "success"
     run = store.runs[-1]
-    outbox.tell_recovery(store.connection, facts_of(store, run), batch.batch_id)
+    outbox.tell_recovery(store.connection, facts_of(store, run))
     return batch
 
 
@@ -206,7 +206,7 @@ def test_a_backfill_ends_its_own_failure_only(scoped: Store) -> None:
     # Cleared, the same run succeeds.
     store.runs.append(failed_run)
     batch = store.ingest(run=failed_run)
-    outbox.tell_recovery(store.connection, facts_of(store, failed_run), batch.batch_id)
+    outbox.tell_recovery(store.connection, facts_of(store, failed_run))
     deliver(store, postman)
     assert postman.kinds == ["failed", "recovered"]
 
@@ -217,7 +217,7 @@ def test_a_success_that_began_before_the_failure_does_not_end_it(scoped: Store) 
     fail(store)
     early_run = store.runs[0]
     done = store.finish(early)
-    outbox.tell_recovery(store.connection, facts_of(store, early_run), done.batch_id)
+    outbox.tell_recovery(store.connection, facts_of(store, early_run))
     deliver(store, postman)
     assert postman.kinds == ["failed"]
 
@@ -330,7 +330,7 @@ def test_late_is_told_once_and_ends_with_the_batch(scoped: Store) -> None:
     assert 0 <= found.open_s < 3_600
     store.compute(batch)
     store.finish(batch)
-    outbox.tell_recovery(store.connection, facts_of(store, store.runs[-1]), batch.batch_id)
+    outbox.tell_recovery(store.connection, facts_of(store, store.runs[-1]))
     deliver(store, postman)
     assert postman.kinds == ["late", "recovered"]
     assert batch.batch_id not in {found.batch_id for found in outbox.open_batches(store.connection)}
@@ -341,7 +341,7 @@ def test_lateness_that_a_batch_overtakes_is_not_told(scoped: Store) -> None:
     batch = store.plan()
     outbox.tell_late(store.connection, batch.batch_id, store.source.owner, 3_600.0)
     store.finish(batch)
-    outbox.tell_recovery(store.connection, facts_of(store, store.runs[-1]), batch.batch_id)
+    outbox.tell_recovery(store.connection, facts_of(store, store.runs[-1]))
     # What nobody has heard of need not end.
     assert deliver(store, postman) == []
     assert postman.kinds == []
