@@ -139,7 +139,7 @@ def test_the_lineage_of_each_try_says_what_it_read_wrote_and_ran(store: Store) -
     run = store.run(parameters={"force": True})
     batch = store.plan(run)
     # Before the first attempt the batch alone knows its code.
-    assert f"core {CORE_VERSION}, not shipped no attempt yet" in show(store, run).text
+    assert f"core {CORE_VERSION}, not shipped: no attempt yet" in show(store, run).text
     manifest = store.manifest(batch)
     for zip_sha256, planned in zip(("a" * 64, "b" * 64), manifest.objects, strict=True):
         record_code(store.connection, batch.batch_id, zip_sha256)
@@ -154,7 +154,7 @@ def test_the_lineage_of_each_try_says_what_it_read_wrote_and_ran(store: Store) -
         " bytes planned of 2 listed",
         "recordings 2 spectrograms 2 mel_frames 131 waveform_frames 131 mel_seconds 3",
         "force = true",
-        f"core {CORE_VERSION}, zip {'a' * 64} 1 attempts, 1 loaded core {CORE_VERSION}, zip {'b' * 64} 1 attempts, 1 loaded",
+        f"core {CORE_VERSION}, zip {'a' * 64} : 1 attempt, 1 loaded core {CORE_VERSION}, zip {'b' * 64} : 1 attempt, 1 loaded",
         f"mel128_22k {fingerprint} 2 planned",
         f"s3://{store.source.bucket}-manifests/test/{batch.batch_id}.jsonl SHA-256 {digest}",
     ):

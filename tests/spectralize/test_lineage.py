@@ -194,7 +194,7 @@ def test_status_of_a_batch_says_how_it_came_about(two_tries: tuple[Store, Batch,
     for text in (
         f"batch {first.batch_id} of test (manual): failed: 1 of 4 were rejected",
         f"{run.dag_id} {run.run_id}, try 1 of 2, manual",
-        f"{CORE_VERSION}, zip {ZIPS[0]}: 1 attempts, 1 loaded",
+        f"{CORE_VERSION}, zip {ZIPS[0]}: 1 attempt, 1 loaded",
         f"{CORE_VERSION}, zip {ZIPS[1]}: 3 attempts, 2 loaded",
         f"s3://{store.source.bucket}/field/*: 4 objects",
         "recordings 3, spectrograms 3, mel_frames 132",
@@ -238,7 +238,7 @@ def test_status_of_a_key_says_everything_that_touched_it(two_tries: tuple[Store,
     ]
     assert found["same_bytes"] == []
     shown = call_here("status", f"s3://{bucket}/field/b.wav", dsn=store.dsn).stdout
-    for text in (old, new, "overwritten", ZIPS[1][:12], "not shipped", "complete, current", 'ran with {"force": false'):
+    for text in (old, new, "overwritten", ZIPS[1][:12], "not shipped", "complete, current", 'with {"force": false'):
         assert text in shown, shown
     # Markup in a key is no markup, and its copy is named.
     shown = call_here("status", "field/a [red].wav", dsn=store.dsn).stdout
