@@ -232,6 +232,16 @@ def test_1_opens_as_many_chunks_as_the_page_says(history: History) -> None:
     assert int(chunks) > 1
 
 
+def test_1_finds_the_frame_by_the_index(history: History) -> None:
+    [block] = [block for block in questions() if "-- opens" in block.text]
+    with psycopg.connect(history.store.dsn) as connection:
+        # So few rows are read whole, unless that is forbidden.
+        connection.execute("SET LOCAL enable_seqscan = off")
+        plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {block.text}".encode()))
+    assert re.search(r"Index Cond: \(\(spectrogram_id = 1\) AND \(frame_time >= .* AND \(frame_time < ", plan), plan
+    assert re.search(r"Index Scan using spectrograms_pkey .*\n\s+Index Cond: \(spectrogram_id = 1\)", plan), plan
+
+
 def test_2_every_run_that_touched_a_key_with_the_bytes_it_had(stack: Stack, history: History) -> None:
     rows = answer(stack, history, 2)
     assert columns(rows, "batch", "bytes", "zip", "core", "wrote") == [
