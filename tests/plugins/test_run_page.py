@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from spectralize.database import connect
-from spectralize.ledger import Run, record_code
+from spectralize.ledger import Run, open_batch, record_code
 from spectralize.runreport import RunReport, read_run
 from spectralize.version import CORE_VERSION
 from spectralize.worker import run_slice
@@ -89,6 +89,16 @@ def test_a_run_that_is_not_planned_yet_says_so(store: Store) -> None:
 def test_a_database_that_nobody_has_migrated_has_no_batches(empty_dsn: str) -> None:
     with connect(empty_dsn) as connection:
         assert read_run(connection, "ingest_audio", "run") == RunReport("ingest_audio", "run")
+
+
+def test_a_batch_whose_planning_broke_off_has_a_page(store: Store) -> None:
+    run = store.run()
+    open_batch(store.connection, store.source, run)
+    store.connection.commit()
+    page = show(store, run)
+    assert "Read from nothing Wrote recordings 0" in page.text
+    assert "Manifest none" in page.text
+    assert "It has not been planned to its end." in page.text
 
 
 def test_shows_sums_times_and_objects_of_each_try(store: Store, run: Run) -> None:
