@@ -1,8 +1,8 @@
-"""Links on a task: to the page of the run's batch, and to the UI of the Spark job while there is one.
+"""Links on a task: to the page of the run's batch, to its lineage there, and to the UI of the Spark job while there is one.
 
 Airflow asks a link for its address when the task has ended. A task that is worth watching pushes its links at its start:
 
-    operator_extra_links = (BatchLink(), SparkLink())
+    operator_extra_links = (BatchLink(), LineageLink(), SparkLink())
 
     def execute(self, context):
         push_links(self, context)
@@ -17,7 +17,7 @@ from airflow.sdk import BaseHook, BaseOperatorLink
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from spectralize_connections import SPARK_CONN_ID, has_own_ui, ui_url
-from spectralize_run_page import page_address
+from spectralize_run_page import lineage_address, page_address
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Connection, Context
@@ -37,6 +37,18 @@ class BatchLink(BaseOperatorLink):
     def address_while_running(self, operator: BaseOperator, ti_key: Any) -> str:
         """Return the same: the page fills while the run goes on."""
         return self.get_link(operator, ti_key=ti_key)
+
+
+class LineageLink(BatchLink):
+    """Leads to what the run read, wrote and ran, on the same page."""
+
+    name = "Lineage"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002
+        """Return the address of the lineage of the run's newest try."""
+        from airflow.configuration import conf
+
+        return lineage_address(str(conf.get("api", "base_url", fallback="") or ""), ti_key.dag_id, ti_key.run_id)
 
 
 class SparkLink(BaseOperatorLink):
@@ -77,4 +89,4 @@ class SpectralizeLinks(AirflowPlugin):
     """Tells Airflow which links the operators here may have."""
 
     name = "spectralize_links"
-    operator_extra_links = [BatchLink(), SparkLink()]  # noqa: RUF012
+    operator_extra_links = [BatchLink(), LineageLink(), SparkLink()]  # noqa: RUF012

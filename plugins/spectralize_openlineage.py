@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from openlineage.client.event_v2 import InputDataset, OutputDataset
     from openlineage.client.facet_v2 import RunFacet
 
+    from spectralize.gate import Verdict
     from spectralize.lineagefacts import BatchFacts, TableFacts
     from spectralize.sources import Source
 
@@ -111,14 +112,12 @@ def source_dataset(source: Source, facts: BatchFacts | None = None) -> InputData
     dataset = InputDataset(namespace=f"s3://{source.bucket}", name=source.root.strip("/") or "/")
     if facts is None:
         return dataset
-    from spectralize.lineagefacts import list_verdicts
-
     dataset.inputFacets = {
         "inputStatistics": input_statistics_input_dataset.InputStatisticsInputDatasetFacet(
             rowCount=facts.n_objects, size=facts.size_bytes, fileCount=facts.n_objects
         )
     }
-    verdicts = list_verdicts(facts, source)
+    verdicts = _verdicts(facts, source)
     if verdicts:
         dataset.inputFacets["dataQualityAssertions"] = (
             data_quality_assertions_dataset.DataQualityAssertionsDatasetFacet(
@@ -137,6 +136,23 @@ def source_dataset(source: Source, facts: BatchFacts | None = None) -> InputData
             )
         )
     return dataset
+
+
+def _verdicts(facts: BatchFacts, source: Source) -> list[Verdict]:
+    """Return how a batch meets each rule, and what came of it; nothing before the gate has judged it."""
+    from spectralize.gate import Verdict, list_verdicts
+
+    if not facts.is_gated:
+        return []
+    passed = Verdict(
+        rule="gate_passed",
+        holds=facts.failure is None,
+        description="The verdict on the batch",
+        expected="passed",
+        actual=facts.failure or "passed",
+        failure=facts.failure or "",
+    )
+    return [*list_verdicts(facts.counts, source), passed]
 
 
 def _output_dataset(facts: BatchFacts, table: TableFacts, dsn: str) -> OutputDataset:

@@ -31,6 +31,11 @@ def page_address(base_url: str, dag_id: str, run_id: str) -> str:
     return f"{base_url.rstrip('/')}{PREFIX}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
 
 
+def lineage_address(base_url: str, dag_id: str, run_id: str) -> str:
+    """Return the address of the lineage on a run's page: that of its newest try."""
+    return f"{page_address(base_url, dag_id, run_id)}#lineage"
+
+
 def run_address(base_url: str, dag_id: str, run_id: str) -> str:
     """Return the address of the run in Airflow's own UI."""
     return f"{base_url.rstrip('/')}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"

@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 
 from spectralize.database import connect, resolve_dsn
 from spectralize.errors import ServiceError, SpectralizeError
-from spectralize.ledger import hold_batch_open
+from spectralize.ledger import hold_batch_open, read_code
 from spectralize.manifest import Manifest, read_manifest
 from spectralize.s3 import open_s3
 from spectralize.tables import PlannedObject
@@ -38,7 +38,7 @@ _ENVIRONMENT = (
 )
 
 
-def compute_batch(spark: SparkSession, manifest: Manifest) -> Counter[str]:
+def compute_batch(spark: SparkSession, manifest: Manifest, code_zip_sha256: str | None) -> Counter[str]:
     """Run every slice of the batch and return how many (object, profile) pairs came to each outcome."""
     context = spark.sparkContext
     work = Work(
@@ -47,6 +47,7 @@ def compute_batch(spark: SparkSession, manifest: Manifest) -> Counter[str]:
         profiles=manifest.profiles,
         limits=manifest.limits,
         environment={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        code_zip_sha256=code_zip_sha256,
     )
     slices = slice_objects(manifest.objects, context.defaultParallelism)
     context.setJobDescription(f"batch {manifest.batch_id} of {manifest.source}: {len(manifest.objects)} objects")
@@ -71,9 +72,11 @@ def main() -> int:
         # Before Spark starts, so that a database that is away, or a batch that is closed, is one line and not a stack trace.
         with connect(application=f"spectralize batch {manifest.batch_id}") as connection:
             hold_batch_open(connection, manifest.batch_id)
+            # Noted just before this job was submitted, so it is the zip that this driver and its executors run.
+            code_zip_sha256 = read_code(connection, manifest.batch_id)
         spark = SparkSession.builder.appName(f"spectralize batch {manifest.batch_id}").getOrCreate()
         try:
-            counts = compute_batch(spark, manifest)
+            counts = compute_batch(spark, manifest, code_zip_sha256)
         finally:
             spark.stop()
     except ServiceError as error:

@@ -52,6 +52,7 @@ LONGEST = (
     "tests/test_reader_install.py",
     "tests/spectralize/test_planner.py",
     "tests/spectralize/test_worker.py",
+    "tests/spectralize/test_lineage_views.py",
     "tests/spectralize/test_isolate.py",
     "tests/spectralize/test_fuzz.py",
     "tests/spectralize/test_decode.py",

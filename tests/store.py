@@ -13,7 +13,8 @@ import psycopg
 import soundfile
 
 from spectralize import gate
-from spectralize.ledger import Batch, Run
+from spectralize.database import connect
+from spectralize.ledger import Batch, Run, read_code
 from spectralize.manifest import Manifest, read_manifest
 from spectralize.planner import plan_batch
 from spectralize.sources import Source
@@ -77,7 +78,10 @@ class Store:
 
     def work(self, manifest: Manifest) -> Work:
         environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-        return Work(manifest.batch_id, self.dsn, manifest.profiles, manifest.limits, environment)
+        # As the driver does, with a connection of its own.
+        with connect(self.dsn) as connection:
+            code = read_code(connection, manifest.batch_id)
+        return Work(manifest.batch_id, self.dsn, manifest.profiles, manifest.limits, environment, code)
 
     def compute(self, batch: Batch) -> Counter[str]:
         """Do a planned batch's work in this process, as one executor would."""

@@ -1,6 +1,7 @@
 """The end of a batch: every object gets an outcome, the thresholds judge, and the sums are closed for good."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -54,20 +55,55 @@ def settle_batch(connection: Connection, batch_id: int, source: Source) -> Batch
     return read_batch(connection, batch_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One rule that a batch is held against: what is allowed, what was found, and what to say if it does not hold."""
+
+    rule: str
+    holds: bool
+    description: str
+    expected: str
+    actual: str
+    failure: str
+
+
+def list_verdicts(counts: Counts, source: Source) -> list[Verdict]:
+    """Return how the counts of a batch meet each rule of its source."""
+    failed, rejected, planned = counts.outcomes["failed"], counts.outcomes["rejected"], counts.planned_spectrograms
+    accounted_for = counts.unchanged + counts.planned + counts.unsettled + counts.ignored + counts.over_cap
+    share = f", or {source.max_failed_share:.0%}," if source.max_failed_share else ""
+    return [
+        Verdict(
+            "sums_hold",
+            counts.listing_holds() and counts.outcomes_hold(),
+            "Every listed object is accounted for, and every planned one has an outcome",
+            f"listed {counts.listed}, planned {planned}",
+            f"accounted for {accounted_for}, outcomes {sum(counts.outcomes.values())}",
+            f"the sums do not hold: {counts}",
+        ),
+        Verdict(
+            "failed_within_threshold",
+            failed <= source.max_failed or failed <= source.max_failed_share * planned,
+            "Objects that failed for our reasons",
+            f"at most {source.max_failed}, or {source.max_failed_share:.0%} of the planned",
+            f"{failed} of {planned}",
+            f"{failed} of {planned} failed, {source.max_failed}{share} are tolerated",
+        ),
+        Verdict(
+            "rejected_within_threshold",
+            rejected <= source.max_rejected or rejected <= source.max_rejected_share * planned,
+            "Objects that were rejected for reasons of their own",
+            f"at most {source.max_rejected}, or {source.max_rejected_share:.0%} of the planned",
+            f"{rejected} of {planned}",
+            f"{rejected} of {planned} were rejected, more than {source.max_rejected} "
+            f"and more than {source.max_rejected_share:.0%}",
+        ),
+    ]
+
+
 def judge(counts: Counts, source: Source) -> str | None:
     """Return why a batch with these counts fails its source's thresholds, or None."""
-    failed, rejected, planned = counts.outcomes["failed"], counts.outcomes["rejected"], counts.planned_spectrograms
-    if not counts.listing_holds() or not counts.outcomes_hold():
-        return f"the sums do not hold: {counts}"
-    if failed > source.max_failed and failed > source.max_failed_share * planned:
-        share = f", or {source.max_failed_share:.0%}," if source.max_failed_share else ""
-        return f"{failed} of {planned} failed, {source.max_failed}{share} are tolerated"
-    if rejected > source.max_rejected and rejected > source.max_rejected_share * planned:
-        return (
-            f"{rejected} of {planned} were rejected, more than {source.max_rejected} "
-            f"and more than {source.max_rejected_share:.0%}"
-        )
-    return None
+    return next((verdict.failure for verdict in list_verdicts(counts, source) if not verdict.holds), None)
 
 
 def gate_batch(connection: Connection, batch_id: int, source: Source, *, waited_s: float = 0.0) -> Batch:

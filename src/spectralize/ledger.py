@@ -174,6 +174,14 @@ def record_code(connection: Connection, batch_id: int, zip_sha256: str) -> None:
     )
 
 
+def read_code(connection: Connection, batch_id: int) -> str | None:
+    """Return the sha256 of the zip that the batch's job was given last; None if the core was not shipped."""
+    row = connection.execute(
+        "SELECT code_zip_sha256 FROM spectralize.batches WHERE batch_id = %s", (batch_id,)
+    ).fetchone()
+    return row[0] if row else None
+
+
 def hold_batch_open(connection: Connection, batch_id: int) -> None:
     """Keep the batch from being closed until this transaction ends; refuse one that is closed already."""
     row = connection.execute(
@@ -208,6 +216,8 @@ class OutcomeLine:
     worker: str
     started_at: datetime
     timings: Timings
+    #: Of the zip of the core that made the attempt; None if it was not shipped as one.
+    code_zip_sha256: str | None = None
 
 
 #: `loaded` and `partial` never turn into something else; `rejected` only into those; `failed` into anything. Written
@@ -221,9 +231,9 @@ WITH given AS (
     SELECT * FROM unnest(
         %(object_id)s::bigint[], %(profile_id)s::integer[], %(outcome)s::text[], %(reason_class)s::text[], %(reason)s::text[],
         %(spectrogram_id)s::integer[], %(worker)s::text[], %(started_at)s::timestamptz[],
-        %(fetch_s)s::real[], %(decode_s)s::real[], %(mel_s)s::real[], %(load_s)s::real[]
+        %(fetch_s)s::real[], %(decode_s)s::real[], %(mel_s)s::real[], %(load_s)s::real[], %(code_zip_sha256)s::text[]
     ) AS given (object_id, profile_id, outcome, reason_class, reason, spectrogram_id, worker, started_at,
-                fetch_s, decode_s, mel_s, load_s)
+                fetch_s, decode_s, mel_s, load_s, code_zip_sha256)
 ), changed AS (
     UPDATE spectralize.batch_objects AS b SET
         attempts = b.attempts + 1,
@@ -241,9 +251,10 @@ WITH given AS (
     RETURNING b.object_id, b.profile_id, b.attempts
 )
 INSERT INTO spectralize.batch_object_attempts
-    (batch_id, object_id, profile_id, attempt, outcome, reason_class, reason, worker, started_at)
+    (batch_id, object_id, profile_id, attempt, outcome, reason_class, reason, worker, started_at, core_version,
+     code_zip_sha256)
 SELECT %(batch_id)s, object_id, profile_id, changed.attempts, given.outcome, given.reason_class, given.reason,
-       given.worker, given.started_at
+       given.worker, given.started_at, %(core_version)s, given.code_zip_sha256
 FROM changed JOIN given USING (object_id, profile_id)
 """.replace("{improves}", _IMPROVES.strip())
 
@@ -251,16 +262,19 @@ _TIMINGS = ("fetch_s", "decode_s", "mel_s", "load_s")
 
 
 def record_outcomes(connection: Connection, batch_id: int, lines: Sequence[OutcomeLine]) -> None:
-    """Write one attempt per line and, unless a better outcome stands already, the outcome.
+    """Write one attempt per line, with the code that made it, and, unless a better outcome stands already, the outcome.
 
     Raises
     ------
     LedgerError
         If one of them was not planned in this batch.
     """
-    names = ("object_id", "profile_id", "outcome", "reason_class", "reason", "spectrogram_id", "worker", "started_at")
+    names = (
+        "object_id", "profile_id", "outcome", "reason_class", "reason", "spectrogram_id", "worker", "started_at",
+        "code_zip_sha256",
+    )  # fmt: skip
     values: dict[str, object] = {name: [getattr(line, name) for line in lines] for name in names}
     values |= {name: [getattr(line.timings, name) for line in lines] for name in _TIMINGS}
-    written = connection.execute(_RECORD, values | {"batch_id": batch_id}).rowcount
+    written = connection.execute(_RECORD, values | {"batch_id": batch_id, "core_version": CORE_VERSION}).rowcount
     if written != len(lines):
         raise LedgerError(f"batch {batch_id}: {len(lines) - written} of {len(lines)} outcomes were not planned in it")

@@ -12,7 +12,6 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from spectralize.sources import Source
 from spectralize.tables import OUTCOMES, SCHEMA, Counts
 
 #: All reading together. Lineage is told while a task waits for it, so it must not take long, whatever the database does.
@@ -115,17 +114,6 @@ class BatchFacts:
     peak_db: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One rule that the gate holds a batch against: what is allowed, and what was found."""
-
-    rule: str
-    holds: bool
-    description: str
-    expected: str
-    actual: str
-
-
 def read_batch_facts(connection: psycopg.Connection[Any], batch_id: int) -> BatchFacts | None:
     """Read what there is to tell of a batch now, within `READING_TIMEOUT_S`; None if the ledger does not know it."""
     return _read(connection, "WHERE batch_id = %(batch_id)s", {"batch_id": batch_id})
@@ -188,38 +176,3 @@ def _read(connection: psycopg.Connection[Any], where: str, values: dict[str, obj
             peak_db=written["peak_db"],
         )
     return None
-
-
-def list_verdicts(facts: BatchFacts, source: Source) -> list[Verdict]:
-    """Return how the batch meets each threshold of its source; none before the gate has judged it."""
-    if not facts.is_gated:
-        return []
-    counts = facts.counts
-    failed, rejected, planned = counts.outcomes["failed"], counts.outcomes["rejected"], counts.planned_spectrograms
-    return [
-        Verdict(
-            "sums_hold",
-            counts.listing_holds() and counts.outcomes_hold(),
-            "Every listed object is accounted for, and every planned one has an outcome",
-            f"listed {counts.listed}, planned {planned}",
-            f"accounted for {counts.unchanged + counts.planned + counts.unsettled + counts.ignored + counts.over_cap}, "
-            f"outcomes {sum(counts.outcomes.values())}",
-        ),
-        Verdict(
-            "failed_within_threshold",
-            failed <= source.max_failed,
-            "Objects that failed for our reasons",
-            f"at most {source.max_failed}",
-            str(failed),
-        ),
-        Verdict(
-            "rejected_within_threshold",
-            rejected <= source.max_rejected or rejected <= source.max_rejected_share * planned,
-            "Objects that were rejected for reasons of their own",
-            f"at most {source.max_rejected}, or {source.max_rejected_share:.0%} of the planned",
-            f"{rejected} of {planned}",
-        ),
-        Verdict(
-            "gate_passed", facts.failure is None, "The gate's verdict on the batch", "passed", facts.failure or "passed"
-        ),
-    ]

@@ -70,10 +70,11 @@ _NEXT_ID = "SELECT nextval(pg_get_serial_sequence('spectralize.spectrograms', 's
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Which batch works, and where: what an attempt leaves in the ledger."""
+    """Which batch works, where, and with which zip of the core: what an attempt leaves in the ledger."""
 
     batch_id: int
     worker: str
+    code_zip_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +308,7 @@ def _lines(attempt: Attempt, result: Result, claims: dict[_Key, _Claim], load_s:
         lines.append(
             OutcomeLine(
                 planned.object_id, profile.profile_id, outcome, reason_class, reason, spectrogram_id,
-                attempt.worker, result.started_at, timings,
+                attempt.worker, result.started_at, timings, attempt.code_zip_sha256,
             )
         )  # fmt: skip
     return lines

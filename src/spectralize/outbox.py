@@ -138,7 +138,8 @@ ORDER BY alert_id FOR UPDATE
 def tell_recovery(connection: Connection, run: RunFacts) -> None:
     """Note that a run has succeeded where others had failed or were late; nothing if nobody was told of any."""
     row = connection.execute(
-        "SELECT batch_id FROM spectralize.batches WHERE dag_id = %s AND run_id = %s AND state = 'success' ORDER BY try DESC LIMIT 1",
+        "SELECT batch_id FROM spectralize.batches WHERE dag_id = %s AND run_id = %s AND state = 'success' "
+        "ORDER BY try DESC LIMIT 1",
         (run.dag_id, run.run_id),
     ).fetchone()
     batch_id = row[0] if row else None

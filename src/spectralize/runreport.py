@@ -6,6 +6,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from spectralize.lineage import read_batch_facts
+
 #: Most batches of one run. A run that has been cleared more often shows its newest tries.
 MAX_BATCHES = 20
 #: Most objects that are shown of the newest batch, and of each that it has superseded.
@@ -19,7 +21,7 @@ SELECT b.batch_id, b.source, b.try, b.kind, b.interval_start, b.interval_end, b.
        b.listed, b.unchanged, b.planned, b.unsettled, b.ignored, b.over_cap, b.planned_spectrograms,
        coalesce(b.loaded, n.loaded) AS loaded, coalesce(b.partial, n.partial) AS partial,
        coalesce(b.rejected, n.rejected) AS rejected, coalesce(b.failed, n.failed) AS failed, n.lines,
-       b.core_version, b.code_zip_sha256, b.opened_at, b.planned_at, b.gated_at, b.closed_at,
+       b.core_version, b.code_zip_sha256, b.manifest_uri, b.manifest_sha256, b.opened_at, b.planned_at, b.gated_at, b.closed_at,
        count(*) OVER () AS tries
 FROM spectralize.batches AS b
 CROSS JOIN LATERAL (
@@ -36,7 +38,7 @@ ORDER BY b.try DESC LIMIT %s
 #: thousand objects costs one pass over its own lines.
 _LINES = """
 SELECT o.key, p.name AS profile, b.outcome, b.reason_class, coalesce(b.reason, s.reason) AS reason, b.attempts,
-       r.decoded_duration_s AS duration_s, s.n_frames
+       r.decoded_duration_s AS duration_s, s.n_frames, b.spectrogram_id, encode(r.sha256, 'hex') AS sha256
 FROM (
     SELECT *, CASE outcome WHEN 'failed' THEN 0 WHEN 'rejected' THEN 1 WHEN 'partial' THEN 2 WHEN 'loaded' THEN 3 ELSE 4 END
               AS urgency
@@ -52,7 +54,7 @@ ORDER BY b.urgency, o.key, p.name
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """The batches of one DAG run, newest try first; each has its `lines` and how many of them were `left_out`."""
+    """The batches of one DAG run, newest try first; each has its lineage, its `lines`, and how many of them were `left_out`."""
 
     dag_id: str
     run_id: str
@@ -74,6 +76,7 @@ def read_run(connection: psycopg.Connection[Any], dag_id: str, run_id: str, *, m
             # Nobody has migrated this database, so nothing was planned in it.
             raise psycopg.Rollback from None
         for batch in batches:
+            batch |= read_batch_facts(connection, batch["batch_id"])
             cursor.execute(_LINES, (batch["batch_id"], max_lines))
             batch["lines_shown"] = cursor.fetchall()
             batch["left_out"] = batch["lines"] - len(batch["lines_shown"])

@@ -6,6 +6,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from spectralize.database import fetch_row
+from spectralize.errors import LedgerError
 from spectralize.tables import OUTCOMES
 
 
@@ -37,20 +38,22 @@ SELECT DISTINCT ON (object_id, profile_id) outcome, reason_class FROM spectraliz
 WHERE outcome IS NOT NULL ORDER BY object_id, profile_id, batch_id DESC
 """
 
-_BATCHES = """
+_BATCH = """
 SELECT b.batch_id, b.source, b.dag_id, b.run_id, b.try, b.kind, b.state, b.failure, b.interval_start, b.interval_end,
        b.listed, b.unchanged, b.planned, b.unsettled, b.ignored, b.over_cap, b.planned_spectrograms,
        coalesce(b.loaded, n.loaded) AS loaded, coalesce(b.partial, n.partial) AS partial,
        coalesce(b.rejected, n.rejected) AS rejected, coalesce(b.failed, n.failed) AS failed,
-       b.core_version, b.code_zip_sha256, b.opened_at, b.closed_at
+       b.core_version, b.code_zip_sha256, b.parameters, b.manifest_uri, b.manifest_sha256,
+       b.opened_at, b.planned_at, b.gated_at, b.closed_at
 FROM spectralize.batches AS b
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE outcome = 'loaded') AS loaded, count(*) FILTER (WHERE outcome = 'partial') AS partial,
            count(*) FILTER (WHERE outcome = 'rejected') AS rejected, count(*) FILTER (WHERE outcome = 'failed') AS failed
     FROM spectralize.batch_objects WHERE batch_id = b.batch_id
 ) AS n
-ORDER BY b.batch_id DESC LIMIT %s
 """
+
+_BATCHES = _BATCH + "ORDER BY b.batch_id DESC LIMIT %s"
 
 _LINES = """
 SELECT b.batch_id, o.bucket, o.key, o.etag, o.size_bytes, p.name AS profile, b.generation, b.outcome, b.reason_class,
@@ -124,6 +127,21 @@ def read_status(connection: psycopg.Connection[Any], *, n_batches: int = 20) -> 
         reject_classes=rejects,
         batches=batches,
     )
+
+
+def read_batch_status(connection: psycopg.Connection[Any], batch_id: int) -> dict[str, Any]:
+    """Return one batch as `read_status` lists it.
+
+    Raises
+    ------
+    LedgerError
+        If there is none with that id.
+    """
+    with connection.cursor(row_factory=dict_row) as cursor:
+        batch = cursor.execute(_BATCH + "WHERE b.batch_id = %s", (batch_id,)).fetchone()
+    if batch is None:
+        raise LedgerError(f"batch {batch_id}: not in the ledger; spectralize status lists the batches")
+    return batch
 
 
 def read_batch_lines(connection: psycopg.Connection[Any], batch_id: int) -> list[dict[str, Any]]:

@@ -61,6 +61,9 @@ class Work:
     profiles: dict[str, MelProfile]
     limits: Limits
     environment: dict[str, str]
+    #: Of the zip that this job was submitted with. Not read from the batch by the executors: a retry may have put another
+    #: one there while they still work.
+    code_zip_sha256: str | None = None
 
 
 def estimate_audio_s(planned: PlannedObject) -> float:
@@ -107,7 +110,7 @@ def run_slice(work: Work, objects: Iterable[PlannedObject], *, worker: str = "")
         If the batch was closed meanwhile.
     """
     os.environ.update(work.environment)
-    attempt = Attempt(work.batch_id, worker or f"{socket.gethostname()}:{os.getpid()}")
+    attempt = Attempt(work.batch_id, worker or f"{socket.gethostname()}:{os.getpid()}", work.code_zip_sha256)
     # Here, so that every process that is forked has it, and none takes it out of an object's time.
     for profile in work.profiles.values():
         warm_up(profile)

@@ -32,7 +32,10 @@ for name, (host, url) in json.loads(sys.argv[1]).items():
 del os.environ["AIRFLOW_CONN_SPARK_DEFAULT"]
 found["absent"] = [None, link.address_while_running(None, key), link.get_link(None, ti_key=key)]
 batch = spectralize_links.BatchLink().get_link(None, ti_key=key)
-print("RESULT " + json.dumps({"heavy": light, "spark": found, "batch": batch}))
+lineage = spectralize_links.LineageLink()
+shown = [link.name for link in spectralize_links.SpectralizeLinks.operator_extra_links]
+lineage = [lineage.name, lineage.get_link(None, ti_key=key), lineage.address_while_running(None, key), shown]
+print("RESULT " + json.dumps({"heavy": light, "spark": found, "batch": batch, "lineage": lineage}))
 """
 
 CONNECTIONS = {
@@ -67,6 +70,11 @@ def test_a_process_that_serves_no_pages_imports_nothing_for_them(seen: dict[str,
 
 def test_the_batch_link_leads_to_the_page_of_the_run(seen: dict[str, Any]) -> None:
     assert seen["batch"] == "http://127.0.0.1:8080/spectralize/dags/ingest_audio/runs/run%2B1"
+
+
+def test_the_lineage_link_leads_to_its_place_on_the_page_also_while_the_task_runs(seen: dict[str, Any]) -> None:
+    address = seen["batch"] + "#lineage"
+    assert seen["lineage"] == ["Lineage", address, address, ["Batch", "Lineage", "Spark UI"]]
 
 
 @pytest.mark.parametrize(("name", "port"), [("embedded", "4040"), ("one thread", "4041")])

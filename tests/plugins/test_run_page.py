@@ -9,8 +9,10 @@ from html.parser import HTMLParser
 import pytest
 
 from spectralize.database import connect
-from spectralize.ledger import Run
+from spectralize.ledger import Run, open_batch, record_code
 from spectralize.runreport import RunReport, read_run
+from spectralize.version import CORE_VERSION
+from spectralize.worker import run_slice
 from tests.store import Store, wav
 
 HOSTILE = "<script>alert(1)</script>.wav"
@@ -59,9 +61,13 @@ def report(store: Store, run: Run, **options: int) -> RunReport:
 
 
 def show(store: Store, run: Run, **options: int) -> Page:
+    return Page(render(store, run, **options))
+
+
+def render(store: Store, run: Run, **options: int) -> str:
     from spectralize_run_page import render_run
 
-    return Page(render_run(report(store, run, **options), back="http://127.0.0.1/run"))
+    return render_run(report(store, run, **options), back="http://127.0.0.1/run")
 
 
 @pytest.fixture
@@ -85,6 +91,16 @@ def test_a_database_that_nobody_has_migrated_has_no_batches(empty_dsn: str) -> N
         assert read_run(connection, "ingest_audio", "run") == RunReport("ingest_audio", "run")
 
 
+def test_a_batch_whose_planning_broke_off_has_a_page(store: Store) -> None:
+    run = store.run()
+    open_batch(store.connection, store.source, run)
+    store.connection.commit()
+    page = show(store, run)
+    assert "Read from nothing Wrote recordings 0" in page.text
+    assert "Manifest none" in page.text
+    assert "It has not been planned to its end." in page.text
+
+
 def test_shows_sums_times_and_objects_of_each_try(store: Store, run: Run) -> None:
     batch = store.plan(run)
     page = show(store, run)
@@ -100,7 +116,14 @@ def test_shows_sums_times_and_objects_of_each_try(store: Store, run: Run) -> Non
     assert 'note = "<b>bold</b>"' in page.text
     outcomes = [row[2] for row in page.rows[1:]]
     assert outcomes == ["rejected"] * 3 + ["loaded"] * 2
-    assert page.rows[-1] == ["good 1.wav", "mel128_22k", "loaded", "", "", "1", "0:01.0", "44"]
+    [(spectrogram_id,)] = store.rows(
+        "SELECT spectrogram_id FROM spectralize.current_spectrograms WHERE bucket = %s AND key = 'good 1.wav'",
+        store.source.bucket,
+    )
+    sha256 = hashlib.sha256(wav(1.0, seed=1)).hexdigest()
+    assert page.rows[-1] == [
+        "good 1.wav", "mel128_22k", "loaded", "", "", "1", "0:01.0", "44", str(spectrogram_id), sha256[:12],
+    ]  # fmt: skip
     assert page.rows[1][3] == "not_audio"
 
     store.put("good 2.wav", wav(1.0, seed=2))
@@ -118,6 +141,42 @@ def test_keys_and_parameters_are_text_and_nothing_else(store: Store, run: Run) -
     assert "</title><script>" in page.text
     assert page.tags.isdisjoint({"script", "img"})
     assert not any(name.startswith("on") for name in page.attributes)
+
+
+def test_the_lineage_of_each_try_says_what_it_read_wrote_and_ran(store: Store) -> None:
+    store.put("in/<i>a.wav", wav(1.0, seed=1))
+    store.put("in/<i>b.wav", wav(2.0, seed=2))
+    run = store.run(parameters={"force": True})
+    batch = store.plan(run)
+    # Before the first attempt the batch alone knows its code.
+    assert f"core {CORE_VERSION}, not shipped: no attempt yet" in show(store, run).text
+    manifest = store.manifest(batch)
+    for zip_sha256, planned in zip(("a" * 64, "b" * 64), manifest.objects, strict=True):
+        record_code(store.connection, batch.batch_id, zip_sha256)
+        store.connection.commit()
+        run_slice(store.work(manifest), [planned])
+    store.finish(batch)
+    page = show(store, run)
+    [(digest,)] = store.rows("SELECT manifest_sha256 FROM spectralize.batches WHERE batch_id = %s", batch.batch_id)
+    [(fingerprint,)] = store.rows("SELECT fingerprint FROM spectralize.profiles WHERE name = 'mel128_22k'")
+    for text in (
+        f"s3://{store.source.bucket}/in/<i> * 2 objects, ",
+        " bytes planned of 2 listed",
+        "recordings 2 spectrograms 2 mel_frames 131 waveform_frames 131 mel_seconds 3",
+        "force = true",
+        f"core {CORE_VERSION}, zip {'a' * 64} : 1 attempt, 1 loaded core {CORE_VERSION}, zip {'b' * 64} : 1 attempt, 1 loaded",
+        f"mel128_22k {fingerprint} 2 planned",
+        f"s3://{store.source.bucket}-manifests/test/{batch.batch_id}.jsonl SHA-256 {digest}",
+    ):
+        assert text.replace(" *", "*") in page.text, page.text
+    assert page.tags.isdisjoint({"script", "i"})
+    # The newest try has the anchor that links lead to; no id is there twice.
+    store.plan(run)
+    html = render(store, run)
+    ids = re.findall(r'id="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+    assert {"lineage", f"lineage-{batch.batch_id}"} <= set(ids)
+    assert html.index('id="lineage"') < html.index(f'id="lineage-{batch.batch_id}"')
 
 
 def test_what_is_left_out_is_counted(store: Store, run: Run) -> None:

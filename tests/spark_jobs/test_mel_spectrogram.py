@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from spectralize.ledger import record_code
 from spectralize.package import build_zip
+from spectralize.version import CORE_VERSION
 from tests.store import CONTENT, Store, digest, wav
 
 REPOSITORY = Path(__file__).parents[2]
@@ -37,6 +39,10 @@ def test_two_submissions_of_one_manifest_at_once_equal_an_undisturbed_run(
         store.put(f"{number:02}.wav", wav(4.0 + number % 3, seed=number))
     store.put("empty.wav", b"")
     batch = store.plan()
+    # As Airflow's step does before it submits.
+    _, zip_sha256 = build_zip(tmp_path)
+    record_code(store.connection, batch.batch_id, zip_sha256)
+    store.connection.commit()
     jobs = [submit(str(batch.manifest_uri), environment, tmp_path) for _ in range(2)]
     for job in jobs:
         out, err = job.communicate(timeout=240)
@@ -45,6 +51,11 @@ def test_two_submissions_of_one_manifest_at_once_equal_an_undisturbed_run(
     batch = store.finish(batch)
     assert batch.counts.outcomes == {"loaded": 24, "partial": 0, "rejected": 1, "failed": 0}
     assert store.breaches() == {}
+    # What the driver was told came with the work to every executor, and from there into every attempt.
+    assert store.rows(
+        "SELECT DISTINCT core_version, code_zip_sha256 FROM spectralize.batch_object_attempts WHERE batch_id = %s",
+        batch.batch_id,
+    ) == [(CORE_VERSION, zip_sha256)]
     disturbed = store.rows(CONTENT, store.source.bucket)
     assert len(disturbed) == 24
     # Undisturbed, in this process, as a generation of its own.

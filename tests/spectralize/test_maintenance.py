@@ -142,6 +142,7 @@ def test_a_partial_one_yields_to_a_complete_one_of_the_same_object_only(tidy: St
     for statement in (
         "UPDATE spectralize.spectrograms SET status = 'partial' WHERE batch_id = %s AND status = 'complete'",
         "UPDATE spectralize.batch_objects SET outcome = 'partial' WHERE batch_id = %s",
+        "UPDATE spectralize.batch_object_attempts SET outcome = 'partial' WHERE batch_id = %s",
         "UPDATE spectralize.batches SET loaded = 0, partial = 2 WHERE batch_id = %s",
     ):
         store.connection.execute(statement, (forced.batch_id,))

@@ -205,7 +205,7 @@ def test_a_backfill_ends_its_own_failure_only(scoped: Store) -> None:
     assert postman.kinds == ["failed"]
     # Cleared, the same run succeeds.
     store.runs.append(failed_run)
-    batch = store.ingest(run=failed_run)
+    store.ingest(run=failed_run)
     outbox.tell_recovery(store.connection, facts_of(store, failed_run))
     deliver(store, postman)
     assert postman.kinds == ["failed", "recovered"]
@@ -216,7 +216,7 @@ def test_a_success_that_began_before_the_failure_does_not_end_it(scoped: Store) 
     early = store.plan()
     fail(store)
     early_run = store.runs[0]
-    done = store.finish(early)
+    store.finish(early)
     outbox.tell_recovery(store.connection, facts_of(store, early_run))
     deliver(store, postman)
     assert postman.kinds == ["failed"]

@@ -90,6 +90,14 @@ BREACHES = {
         f"WHERE spectrogram_id = {FIRST}"
     ),
     "attempts_match_lines": f"UPDATE spectralize.batch_objects SET attempts = 2 WHERE spectrogram_id = {FIRST}",
+    "loads_have_attempts": (
+        "UPDATE spectralize.batch_object_attempts SET outcome = 'failed', reason_class = 'x', reason = 'x' "
+        f"WHERE object_id = (SELECT object_id FROM spectralize.spectrograms WHERE spectrogram_id = {FIRST})"
+    ),
+    "loads_have_attempts: core": (
+        "UPDATE spectralize.batch_object_attempts SET core_version = '0.0.1' "
+        f"WHERE object_id = (SELECT object_id FROM spectralize.spectrograms WHERE spectrogram_id = {FIRST})"
+    ),
     "indexes_are_valid": f"UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text = ({CHUNK_INDEX})",
     "spectrograms_have_recordings": (
         "DELETE FROM spectralize.recordings "

@@ -1,5 +1,6 @@
 """`spectralize migrate` and `spectralize status`."""
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -7,10 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from spectralize.cli.common import AsJson, Dsn, app, make_console, plain, print_json, require_schema, styled_outcome
+from spectralize.cli.lineage import batch_facts, key_facts
 from spectralize.database import connect, resolve_dsn
-from spectralize.errors import LedgerError, as_one_line
+from spectralize.errors import as_one_line
+from spectralize.lineage import find_place, read_batch_lineage, read_key_lineage
 from spectralize.migrations import migrate as run_migrations
-from spectralize.status import Status, read_batch_lines, read_status
+from spectralize.status import Status, read_status
 
 
 @app.command()
@@ -25,27 +28,34 @@ def migrate(dsn: Dsn = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def status(
-    batch_id: Annotated[int | None, typer.Argument(metavar="[BATCH]", help="Show the objects of this batch.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[BATCH|KEY]",
+            help="The number of a batch: its run, code, parameters and objects. Or s3://bucket/key, a uid, or the key alone: "
+            "everything that touched it.",
+        ),
+    ] = None,
     dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count what the store holds, list its batches, or show the objects of one batch."""
+    """Count what the store holds and list its batches, or show the lineage of one batch or key."""
     with connect(dsn, application="spectralize status") as connection:
         require_schema(connection)
-        if batch_id is None:
+        if name is None:
             found = read_status(connection)
             print_json(found) if as_json else _show_status(found)
-            return
-        lines = read_batch_lines(connection, batch_id)
-        batches = [
-            batch for batch in read_status(connection, n_batches=1_000_000)["batches"] if batch["batch_id"] == batch_id
-        ]
-    if not batches:
-        raise LedgerError(f"batch {batch_id}: not in the ledger; spectralize status lists the batches")
-    if as_json:
-        print_json({"batch": batches[0], "objects": lines})
-    else:
-        make_console().print(batch_table(lines), batch_sums(batches[0]))
+        # No more digits than an id can have; a key that looks like one is written s3://bucket/key.
+        elif re.fullmatch("[0-9]{1,18}", name):
+            batch = read_batch_lineage(connection, int(name))
+            print_json(batch) if as_json else _show_batch(batch)
+        else:
+            key = read_key_lineage(connection, find_place(connection, name))
+            print_json(key) if as_json else make_console().print(key_facts(key))
+
+
+def _show_batch(found: dict[str, Any]) -> None:
+    make_console().print(batch_table(found["objects"]), batch_sums(found["batch"]), "", batch_facts(found))
 
 
 def _seconds(value: float | None) -> str:
