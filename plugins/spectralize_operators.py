@@ -23,7 +23,7 @@ from spectralize_connections import (
     spark_ui_conf,
 )
 from spectralize_errors import task_errors
-from spectralize_links import BatchLink, SparkLink, push_links
+from spectralize_links import BatchLink, LineageLink, SparkLink, push_links
 from spectralize_openlineage import BatchLineage, InputLineage
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class SourceOperator(BaseOperator):
     """A step that belongs to one source, by its name."""
 
     template_fields: Sequence[str] = ("source",)
-    operator_extra_links = (BatchLink(),)
+    operator_extra_links = (BatchLink(), LineageLink())
 
     def __init__(self, *, source: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -155,7 +155,7 @@ class MelSpectrogramOperator(BatchLineage, SparkSubmitOperator):
     Kubernetes the hook would put that environment on a command line, so there the cluster must provide it itself.
     """
 
-    operator_extra_links = (BatchLink(), SparkLink())
+    operator_extra_links = (BatchLink(), LineageLink(), SparkLink())
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(

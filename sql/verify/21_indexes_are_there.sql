@@ -1,6 +1,11 @@
 -- The indexes that the migrations made are there, under whatever name. Others may stand beside them.
 WITH expected (table_name, definition) AS (
-    VALUES ('batch_objects', 'btree (object_id, profile_id)'),
+    VALUES ('alerts', 'btree (batch_id, kind) WHERE (batch_id IS NOT NULL)'),
+           ('alerts', 'btree (dag_id, run_id, run_number, kind, owner) WHERE (batch_id IS NULL)'),
+           ('alerts', 'btree (next_try_at) WHERE (sent_at IS NULL)'),
+           ('alerts', 'btree (scope) WHERE ((recovered_by IS NULL) AND (kind <> ''recovered''::text))'),
+           ('batch_objects', 'btree (object_id, profile_id)'),
+           ('batches', 'btree (opened_at) WHERE (closed_at IS NULL)'),
            ('batches', 'btree (source, batch_id DESC)'),
            ('mel_frames', 'btree (spectrogram_id, frame_time)'),
            ('mel_seconds', 'btree (spectrogram_id, second_at)'),

@@ -1,6 +1,7 @@
 -- Every constraint that the migrations made is there, and every constraint of the schema has been checked against all rows.
 WITH expected (table_name, suffixes) AS (
-    VALUES ('batch_object_attempts', ARRAY['attempt_check', 'batch_id_object_id_profile_id_fkey', 'outcome_check', 'pkey']),
+    VALUES ('alerts', ARRAY['batch_id_fkey', 'kind_check', 'pkey', 'recovered_by_fkey']),
+           ('batch_object_attempts', ARRAY['attempt_check', 'batch_id_object_id_profile_id_fkey', 'outcome_check', 'pkey']),
            ('batch_objects', ARRAY['batch_id_fkey', 'check', 'check1', 'object_id_fkey', 'outcome_check', 'pkey',
                                    'profile_id_fkey', 'spectrogram_id_fkey']),
            ('batches', ARRAY['check', 'check1', 'dag_id_run_id_try_key', 'kind_check', 'pkey', 'state_check', 'try_check']),

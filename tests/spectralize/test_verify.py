@@ -98,6 +98,10 @@ BREACHES = {
         "UPDATE spectralize.batch_object_attempts SET core_version = '0.0.1' "
         f"WHERE object_id = (SELECT object_id FROM spectralize.spectrograms WHERE spectrogram_id = {FIRST})"
     ),
+    "failures_are_told": (
+        "UPDATE spectralize.batches SET state = 'failed', failure = 'x', closed_at = clock_timestamp() "
+        "WHERE batch_id = (SELECT max(batch_id) FROM spectralize.batches)"
+    ),
     "indexes_are_valid": f"UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text = ({CHUNK_INDEX})",
     "spectrograms_have_recordings": (
         "DELETE FROM spectralize.recordings "
