@@ -17,6 +17,7 @@ from local.waiting import NotReady, wait_until
 from spectralize.database import connect
 from spectralize.s3 import open_s3
 from tests.flow import breaches, describe, states
+from tests.receivers import Receivers, open_receivers
 from tests.store import wav
 
 DAG_ID = "ingest_field"
@@ -83,6 +84,23 @@ TODAY = datetime.now(UTC).date()
 
 
 @pytest.fixture(scope="module")
+def receivers(airflow: AirflowApi) -> Iterator[Receivers]:
+    """Where the owner of the source is told; tests/test_alerts.py has the rest."""
+    with open_receivers() as receivers:
+        config = {"path": [receivers.webhook, receivers.mail]}
+        airflow.add_connection("alerts_biologists", "apprise", {"config": config})
+        yield receivers
+
+
+def wait_for_alerts(receivers: Receivers, count: int) -> None:
+    def probe() -> None:
+        if min(len(receivers.payloads), len(receivers.mails)) < count:
+            raise NotReady(f"there are {receivers.titles} and {receivers.subjects}")
+
+    wait_until(probe, what=f"{count} alerts", timeout_s=60)
+
+
+@pytest.fixture(scope="module")
 def released(airflow: AirflowApi) -> DagRun:
     """The scheduled run, which waited for the first upload."""
     airflow.unpause(DAG_ID)
@@ -117,8 +135,8 @@ def test_a_scheduled_run_waits_without_a_slot_and_is_released_by_an_upload_which
     assert breaches(connection) == []
 
 
-def test_a_batch_that_fails_the_gate_fails_the_run_and_a_clear_plans_anew(
-    airflow: AirflowApi, connection: psycopg.Connection[Any]
+def test_a_batch_that_fails_the_gate_fails_the_run_and_tells_its_owner_and_a_clear_plans_anew(
+    airflow: AirflowApi, connection: psycopg.Connection[Any], receivers: Receivers, stack: Stack
 ) -> None:
     for number in range(11):
         put(TODAY, f"noise-{number:02}.mp3", b"no audio" * (number + 1))
@@ -129,12 +147,21 @@ def test_a_batch_that_fails_the_gate_fails_the_run_and_a_clear_plans_anew(
     assert (batch["state"], batch["rejected"]) == ("failed", 11)
     assert "11 of 11 were rejected" in batch["failure"]
     assert "11 of 11 were rejected" in airflow.task_log(DAG_ID, run.run_id, "gate")
+    wait_for_alerts(receivers, 1)
+    assert f"{stack.airflow_url}/dags/{DAG_ID}/runs/" in receivers.payloads[0]["message"]
     airflow.clear(DAG_ID, run.run_id)
     run = done(airflow, run)
     assert run.state == "success", describe(airflow, run)
     first, second = batches(connection, run)
     assert first == batch
     assert (second["try"], second["state"], second["planned"], second["unchanged"]) == (2, "success", 0, 12)
+    wait_for_alerts(receivers, 2)
+    failed, recovered = receivers.titles
+    assert (
+        failed == f"batch {batch['batch_id']} of field failed: 11 of 11 were rejected, more than 10 and more than 20%"
+    )
+    assert recovered == f"field works again: batch {second['batch_id']} of field succeeded"
+    assert receivers.subjects == receivers.titles
 
 
 def test_a_window_that_ends_with_nothing_new_fails_if_it_is_told_to(
