@@ -59,6 +59,9 @@ _LINEAGE_TRANSPORT = (
     "AIRFLOW__OPENLINEAGE__CONFIG_",
 )
 
+#: Connections of the user's environment that alerts go to (docs/alerts.md).
+ALERTS = "AIRFLOW_CONN_ALERTS_"
+
 #: Service name → its name in the health report.
 IN_HEALTH_REPORT = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
 
@@ -125,6 +128,7 @@ class Airflow:
             "AIRFLOW__OPENLINEAGE__NAMESPACE": "spectralize",
             "AIRFLOW__OPENLINEAGE__EMISSION_POLICY": json.dumps(LINEAGE_POLICY),
             **_lineage_transport(),
+            **{name: value for name, value in os.environ.items() if name.startswith(ALERTS)},
         }
 
     def migrate(self, environment: Mapping[str, str], done: str, log: Path) -> str:

@@ -1,4 +1,4 @@
-"""Lineage is off unless the user's own environment says where it goes."""
+"""What of the user's own environment reaches Airflow: where lineage goes, which is off otherwise, and who is told of failures."""
 
 import json
 import os
@@ -21,11 +21,11 @@ def nothing_given() -> Iterator[None]:
         yield
 
 
-def settings(tmp_path: Path) -> dict[str, str]:
-    """What Airflow's processes are given, of everything that may concern lineage."""
+def settings(tmp_path: Path, prefixes: str | tuple[str, ...] = LINEAGE) -> dict[str, str]:
+    """What Airflow's processes are given, of everything that may concern lineage, or whatever else."""
     airflow = Airflow(tmp_path, REPO / "dags", 8080, Secrets(), "postgresql://airflow@127.0.0.1/airflow")
     given = environment.for_processes(tmp_path, airflow.env())
-    return {name: value for name, value in given.items() if name.startswith(LINEAGE)}
+    return {name: value for name, value in given.items() if name.startswith(prefixes)}
 
 
 OFF = {
@@ -54,3 +54,11 @@ def test_a_transport_in_the_users_environment_turns_it_on(
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     assert settings(tmp_path) == (expected | given if expected is ON else OFF)
+
+
+def test_connections_for_alerts_reach_airflow_and_others_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ALERTS_BIOLOGISTS", '{"conn_type": "apprise"}')
+    monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", "postgresql://elsewhere")
+    assert settings(tmp_path, "AIRFLOW_CONN_") == {"AIRFLOW_CONN_ALERTS_BIOLOGISTS": '{"conn_type": "apprise"}'}
