@@ -48,6 +48,10 @@ SELECT (SELECT count(*) FROM (SELECT DISTINCT object_id FROM spectralize.batch_o
 FROM spectralize.spectrograms WHERE batch_id = %(batch_id)s
 """
 
+_ALERTS = """
+SELECT kind, created_at, sent_at, tries, last_error FROM spectralize.alerts WHERE batch_id = %s ORDER BY alert_id
+"""
+
 _TRIES = """
 SELECT t.batch_id, t.try, t.state, t.failure, t.opened_at, t.closed_at
 FROM spectralize.batches AS t JOIN spectralize.batches AS b USING (dag_id, run_id)
@@ -110,7 +114,7 @@ def read_batch_facts(connection: Connection, batch_id: int) -> dict[str, Any]:
     Returns
     -------
     A dict of `code` (a row per zip that its attempts ran), `profiles`, `read_from` (a row per bucket, with the `prefix` that
-    all its planned keys have) and `wrote` (rows by table).
+    all its planned keys have), `wrote` (rows by table) and `alerts` (who was told what of it, and when).
     """
     read_from = _rows(connection, _READ_FROM, (batch_id,))
     for row in read_from:
@@ -122,6 +126,7 @@ def read_batch_facts(connection: Connection, batch_id: int) -> dict[str, Any]:
         "profiles": _rows(connection, _PROFILES, (batch_id,)),
         "read_from": read_from,
         "wrote": wrote,
+        "alerts": _rows(connection, _ALERTS, (batch_id,)),
     }
 
 

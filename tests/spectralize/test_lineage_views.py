@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from local.stack import Stack
-from spectralize import lineage
+from spectralize import lineage, outbox
+from spectralize.alerts import Sent
 from spectralize.database import connect
 from spectralize.errors import GateError
 from spectralize.forget import forget, plan_forget
@@ -251,6 +252,22 @@ def test_status_of_a_key_says_everything_that_touched_it(two_tries: tuple[Store,
     assert (found["objects"][0]["sha256"], found["spectrograms"]) == (None, [])
     uid = found["objects"][0]["uid"]
     assert json.loads(call_here("status", uid, "--json", dsn=store.dsn).stdout)["key"] == "field/empty.wav"
+
+
+def test_status_of_a_batch_says_who_was_told(store: Store) -> None:
+    store.put("empty.wav", b"")
+    batch = store.plan()
+    store.compute(batch)
+    close_batch(store.connection, batch.batch_id, store.source, errors={"check_batch": "failed checks: x"})
+    outbox.deliver(store.connection, lambda alert: Sent(errors=["mail: [red]refused\n"]))
+    shown = call_here("status", str(batch.batch_id), dsn=store.dsn).stdout
+    assert "failed, not delivered in 1 try: mail: [red]refused\\n" in shown
+    store.rows("UPDATE spectralize.alerts SET next_try_at = now() WHERE batch_id = %s RETURNING 1", batch.batch_id)
+    outbox.deliver(store.connection, lambda alert: Sent(["mail"]))
+    found = json.loads(call_here("status", str(batch.batch_id), "--json", dsn=store.dsn).stdout)
+    [alert] = found["alerts"]
+    assert (alert["kind"], alert["tries"], alert["last_error"]) == ("failed", 2, None)
+    assert alert["sent_at"]
 
 
 def test_status_of_what_there_is_not_is_one_line(two_tries: tuple[Store, Batch, Batch]) -> None:

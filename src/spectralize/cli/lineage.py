@@ -50,6 +50,14 @@ def batch_facts(found: dict[str, Any]) -> Table:
         facts.add("parameter", f"{name} = {json.dumps(value, ensure_ascii=False, sort_keys=True)}")
     if batch["manifest_uri"]:
         facts.add("manifest", f"{batch['manifest_uri']}, sha256 {batch['manifest_sha256']}")
+    for alert in found["alerts"]:
+        told = (
+            f"sent {utc(alert['sent_at'])}Z"
+            if alert["sent_at"]
+            else f"not delivered in {_number(alert['tries'], 'try')}"
+        )
+        error = f": {alert['last_error']}" if alert["last_error"] else ""
+        facts.add("alert", f"{alert['kind']}, {told}{error}")
     for other in tries:
         if other["batch_id"] != batch["batch_id"]:
             failure = f": {other['failure']}" if other["failure"] else ""
@@ -93,7 +101,8 @@ def _table(*names: str, fold: tuple[str, ...] = (), right: tuple[str, ...] = ())
 
 
 def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{count} {what if count == 1 else plural}"
 
 
 def _code(row: dict[str, Any]) -> str:
