@@ -15,10 +15,10 @@ event of the asset `mel_frames_<source>` if something was loaded.
 
 **The steps.** `sense` waits, deferred, for something new (scheduled runs: as long as the source's `sense_window_s`; manual
 runs: the param `wait_s`; backfills: not at all). `plan_batch` lists the whole source and subtracts the ledger.
-`mel_spectrogram` is the Spark job; it is skipped when there is nothing to compute. `gate` judges the batch, `index` looks
-after indexes and statistics, `close_batch` closes it for good.
+`mel_spectrogram` is the Spark job; it is skipped when there is nothing to compute. `gate` judges the batch, `check_batch`
+looks at what it stored, `index` after indexes and statistics, `close_batch` closes it for good.
 
-**On failure.** Every step can be retried or cleared at any moment: the job is idempotent, an object is loaded whole or not
+**On failure.** The source's owner is told once, and once that it works again (docs/alerts.md). Every step can be retried or cleared at any moment: the job is idempotent, an object is loaded whole or not
 at all. `gate` fails when an object failed for our reasons, or when too many were rejected; its message names the first ones,
 the run's tab *Batch* and `spectralize status <batch>` all of them. Failed objects are planned again by the next run. What waiting
 cannot mend (a bucket that is not there, refused credentials, an unknown connection) is not retried. Clearing a finished run
