@@ -18,11 +18,12 @@ runs: the param `wait_s`; backfills: not at all). `plan_batch` lists the whole s
 `mel_spectrogram` is the Spark job; it is skipped when there is nothing to compute. `gate` judges the batch, `check_batch`
 looks at what it stored, `index` after indexes and statistics, `close_batch` closes it for good.
 
-**On failure.** The source's owner is told once, and once that it works again (docs/alerts.md). Every step can be retried or cleared at any moment: the job is idempotent, an object is loaded whole or not
-at all. `gate` fails when an object failed for our reasons, or when too many were rejected; its message names the first ones,
-the run's tab *Batch* and `spectralize status <batch>` all of them. Failed objects are planned again by the next run. What waiting
-cannot mend (a bucket that is not there, refused credentials, an unknown connection) is not retried. Clearing a finished run
-opens a new batch for it and keeps the old one.
+**On failure.** The source's owner is told once, and once that it works again (docs/alerts.md). Every step can be retried or
+cleared at any moment: the job is idempotent, an object is loaded whole or not at all. `gate` fails when an object failed for
+our reasons, or when too many were rejected; its message names the first ones, the run's tab *Batch* and `spectralize status
+<batch>` all of them. Failed objects are planned again by the next run. What waiting cannot mend (a bucket that is not there,
+refused credentials, an unknown connection) is not retried. Clearing a finished run opens a new batch for it and keeps the old
+one.
 
 **Backfill.** From the UI (Trigger, Backfill), the REST API or `airflow backfill create`: each run does the objects whose
 `partition_at` (the date in the key, else last_modified as first seen) lies in [start, end) of its interval, and leaves alone

@@ -16,9 +16,9 @@
 
 **Outputs.** Less disk; spectrograms with status `expired` and why; one line per step in its log and its XCom.
 
-**On failure.** The owner of no source, `spectralize`, is told once. Every step can be retried or cleared at any moment. A step that finds a chunk busy gives up after some seconds
-and says so: readers and loads go first. `verify_store` names what is broken; it runs even if a step before it failed, and it
-reads every frame, which takes minutes per hundred million.
+**On failure.** The owner of no source, `spectralize`, is told once. Every step can be retried or cleared at any moment. A
+step that finds a chunk busy gives up after some seconds and says so: readers and loads go first. `verify_store` names what is
+broken; it runs even if a step before it failed, and it reads every frame, which takes minutes per hundred million.
 
 **Erasing one recording** (consent withdrawn) is a command: `spectralize forget`.
 """

@@ -18,7 +18,8 @@ now, whichever batch brought it there.
 **More than fits into one batch** (`max_objects`, or the source's limit) is `over cap`: trigger the same form again. It goes on
 with what was tried longest ago.
 
-**On failure.** As in the ingest DAGs: the source's owner is told, every step can be retried or cleared, `gate` names the first objects that failed.
+**On failure.** As in the ingest DAGs: the source's owner is told, every step can be retried or cleared, `gate` names the
+first objects that failed.
 """
 
 from datetime import UTC, datetime, timedelta
