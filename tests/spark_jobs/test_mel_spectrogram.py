@@ -66,6 +66,7 @@ def test_two_submissions_of_one_manifest_at_once_equal_an_undisturbed_run(
     assert digest(without_generation[0]) == digest(without_generation[1])
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_is_one_line_and_submitting_again_succeeds(
     store: Store, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -324,6 +324,7 @@ def living(store: Store) -> set[str]:
     return {key for (key,) in rows}
 
 
+@pytest.mark.slow
 def test_several_jobs_and_what_was_forgotten_since_the_dump(store: Store, reader: Reader) -> None:
     put_many_formats(store)
     for key, seed in {"gone.wav": 20, "copy of gone.wav": 20, HOSTILE: 21}.items():

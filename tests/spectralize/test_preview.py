@@ -130,6 +130,7 @@ def selected(store: Store, **fields: Any) -> list[str]:
     gate.close_batch(store.connection, batch.batch_id, store.source)
     # What was planned and not done leaves lines that later selections would see.
     store.rows("DELETE FROM spectralize.batch_objects WHERE batch_id = %s RETURNING 1", batch.batch_id)
+    store.rows("DELETE FROM spectralize.alerts WHERE batch_id = %s RETURNING 1", batch.batch_id)
     store.rows("DELETE FROM spectralize.batches WHERE batch_id = %s RETURNING 1", batch.batch_id)
     return [key.removesuffix(".wav") for key in keys]
 
