@@ -142,7 +142,8 @@ def _as_list(value: Any) -> list[Any]:
 def _receivers(address: str) -> Apprise | None:
     import apprise
 
-    receivers = apprise.Apprise()
+    # The deadline is ours: Apprise's own leaves a thread behind that the process waits for when it ends.
+    receivers = apprise.Apprise(asset=apprise.AppriseAsset(service_timeout=0))
     with apprise.LogCapture():
         if not receivers.add(address):
             return None

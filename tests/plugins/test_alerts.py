@@ -19,6 +19,7 @@ from local.paths import REPO
 from spectralize.alerts import Alert
 from spectralize_messages import Addresses, Message, render_alert
 from tests.receivers import SECRET, Receivers, free_port, open_receivers
+from tests.store import Store
 
 BATCH = {
     "batch_id": 17, "source": "field", "dag_id": "ingest_field", "run_id": "scheduled__2024-06-02", "try": 2, "kind": "scheduled",
@@ -351,8 +352,8 @@ def test_an_outage_that_somebody_has_edited_is_passed_over(home: Path) -> None:
     run = {"dag_id": "d", "run_id": "r", "scope": "s", "owner": "o", "number": 0, "started_at": None, "interval": None,
            "errors": {}}  # fmt: skip
     sound = {"since": "2024-06-02T00:00:00+00:00", "error": "refused", "runs": [run], "told": {}}
-    kept = ["", "x", "5", "null", "[]", "{}", json.dumps(sound | {"since": "yesterday"}), json.dumps(sound | {"runs": [{}]}),
-            json.dumps(sound | {"told": {"alerts_default": {}}}), json.dumps(sound | {"told": []}), json.dumps(sound)]  # fmt: skip
+    edits = [{"since": "yesterday"}, {"runs": [{}]}, {"told": {"alerts_default": {}}}, {"told": []}, {}]
+    kept = ["", "x", "5", "null", "[]", "{}", *(json.dumps(sound | edit) for edit in edits)]
     results, _ = run_with_airflow(home, LOAD, kept)
     assert results == [False] * 10 + [True]
 
@@ -369,7 +370,7 @@ class Unspeakable(Exception):
         raise RuntimeError("no")
 results = []
 for error in (Unspeakable(), ValueError("a\\0b \\ud800 \\u202e"), ValueError("first\\n" + "x" * 10**7),
-              ValueError("connecting to postgresql://user:s3cr/t@host:5432/db and s3://bucket/a:b@c failed")):
+              ValueError("connecting to postgresql://user:s3cret@host:5432/db and s3://bucket/a:b@c failed")):
     keep_error({"exception": error, "ti": Task()})
     results.append(kept["error"])
 print("RESULT " + json.dumps(results))
@@ -406,3 +407,41 @@ def test_a_run_that_an_outage_cut_off_without_a_word_says_that() -> None:
              "away": "database is unreachable"}  # fmt: skip
     message = render_alert(replace(ALERT, batch_id=None, facts=facts), ADDRESSES)
     assert message.title.endswith("failed: database is unreachable")
+
+
+WATCH = """
+import json
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
+from spectralize_alerts import owner_of, watch
+class Task:
+    try_number, max_tries = 1, 2
+    def get_dagrun_state(self, dag_id, run_id):
+        raise AirflowRuntimeError(ErrorResponse(error=ErrorType.DAGRUN_NOT_FOUND))
+print("RESULT " + json.dumps([owner_of("field"), watch(ti=Task())]))
+"""
+
+
+def test_a_slip_in_the_sources_or_a_source_that_is_gone_stops_no_alert(
+    home: Path, tmp_path: Path, store: Store
+) -> None:
+    """A batch of what is no source any more is late like any other."""
+    (tmp_path / "sources.toml").write_text("manifests = ")
+    batch = store.plan()
+    store.rows(
+        "UPDATE spectralize.batches SET opened_at = now() - interval '7 hours' WHERE batch_id = %s RETURNING 1",
+        batch.batch_id,
+    )
+    for _ in range(2):
+        (owner, done), printed = run_with_airflow(
+            home, WATCH, None, SPECTRALIZE_CONFIG=str(tmp_path), AIRFLOW_VAR_SPECTRALIZE_OUTAGE="",
+            AIRFLOW_CONN_TIMESCALE_DEFAULT=store.dsn,
+        )  # fmt: skip
+        assert owner == "spectralize"
+        assert "sources.toml: " in printed
+        assert done["closed"] == 0
+        if done["late"]:
+            assert (done["sent"], done["unsent"]) == (1, 0)
+            assert f"batch {batch.batch_id} of test is late: not closed 6 h after it was opened" in printed
+    [(kind, owner)] = store.rows("SELECT kind, owner FROM spectralize.alerts WHERE batch_id = %s", batch.batch_id)
+    assert (kind, owner) == ("late", "spectralize")
