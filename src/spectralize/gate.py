@@ -153,7 +153,10 @@ def gate_batch(connection: Connection, batch_id: int, source: Source, *, waited_
 
 def describe_errors(errors: Mapping[str, str | None]) -> str | None:
     """Return what failed steps said as one line, None if none failed."""
-    return "; ".join(f"{step}: {error or 'it ended without a word'}" for step, error in errors.items()) or None
+    return (
+        "; ".join(f"{step}: {as_one_line(error or 'it ended without a word')}" for step, error in errors.items())
+        or None
+    )
 
 
 def abandon_batch(

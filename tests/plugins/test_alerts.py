@@ -396,6 +396,14 @@ def test_a_key_wakes_nobody(mention: str) -> None:
     assert f"a/{mention}.wav" in message.text.replace("\u200b", "")
 
 
+def test_a_batch_that_nobody_has_planned_has_no_counts() -> None:
+    facts = BATCH | {"listing": dict.fromkeys(BATCH["listing"]), "planned_spectrograms": None, "closed_at": None}  # type: ignore[call-overload]
+    message = render_alert(replace(ALERT, facts=facts), ADDRESSES)
+    for said in (message.text, message.html):
+        assert "Listed" not in said
+        assert "None" not in said
+
+
 def test_a_run_id_of_two_lines_is_a_title_of_one() -> None:
     for kind in ("failed", "late", "recovered"):
         alert = replace(ALERT, kind=kind, batch_id=None, run_id="r\r\nBcc: x", facts=BATCH | {"late_after_s": 1.0})  # type: ignore[arg-type]

@@ -104,6 +104,16 @@ def test_closing_twice_changes_nothing(store: Store) -> None:
     assert gate.close_batch(store.connection, first.batch_id, store.source) == first
 
 
+def test_closing_again_with_another_error_changes_nothing_and_hostile_errors_close(store: Store) -> None:
+    batch = store.plan()
+    gate.gate_batch(store.connection, batch.batch_id, store.source)
+    for error in ("a\0b \ud800\n\u202e", "another"):
+        closed = gate.close_batch(store.connection, batch.batch_id, store.source, errors={"job": error})
+        assert (closed.state, closed.failure) == ("failed", r"job: a\x00b \ud800\n\u202e")
+    facts = store.rows("SELECT facts->'errors' FROM spectralize.alerts WHERE batch_id = %s", batch.batch_id)
+    assert facts == [({"job": r"a\x00b \ud800\n\u202e"},)]
+
+
 def test_planning_that_did_not_finish_fails_at_the_gate(store: Store) -> None:
     batch = ledger.open_batch(store.connection, store.source, store.run())
     store.connection.commit()

@@ -14,7 +14,6 @@ from spectralize.alerts import Alert, RunFacts, Sent
 from spectralize.database import connect
 from spectralize.errors import GateError, LedgerError
 from spectralize.ledger import Batch, Run
-from spectralize_messages import Addresses, render_alert
 from tests.store import Store, wav
 
 
@@ -423,9 +422,8 @@ def test_a_batch_that_nobody_has_planned_yet_can_be_told_of(scoped: Store) -> No
     postman = Postman()
     gate.abandon_batch(store.connection, store.runs[-1].dag_id, store.runs[-1].run_id, {"plan_batch": None}, owner="x")
     [alert] = deliver(store, postman)
-    message = render_alert(alert, Addresses())
-    assert "planning did not finish: plan_batch: it ended without a word" in message.text
-    assert "Listed" not in message.text + message.html
+    assert alert.facts["failure"] == "planning did not finish: plan_batch: it ended without a word"
+    assert set(alert.facts["listing"].values()) == {None}
 
 
 def test_facts_of_a_batch_that_is_not_there(store: Store) -> None:
