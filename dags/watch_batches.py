@@ -35,4 +35,4 @@ with DAG(
     tags=["maintenance", "alerts"],
     default_args={"owner": "spectralize", "retries": 2, "retry_delay": timedelta(seconds=20)},
 ):
-    PythonOperator(task_id="watch", python_callable=watch)
+    PythonOperator(task_id="watch", python_callable=watch, execution_timeout=timedelta(minutes=10))

@@ -13,11 +13,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError
 
 from spectralize.alerts import Alert, RunFacts, Sent
-from spectralize.errors import SpectralizeError
-from spectralize.sources import load_sources
+from spectralize.errors import LedgerError, SpectralizeError
+from spectralize.sources import Source, load_sources
 from spectralize_connections import features_dsn
 from spectralize_errors import task_errors
 
@@ -34,6 +34,9 @@ DEFAULT_OWNER = "spectralize"
 
 #: Alerts that a run sends at its end: a callback has less than a minute. The watch sends the rest.
 _AT_MOST = 5
+
+#: And after so long it begins none: the last one may take its time, too.
+_WITHIN_S = 20.0
 
 #: A run that ended so long ago has had the time to close its batch.
 _GRACE_S = 120.0
@@ -60,8 +63,8 @@ class AlertNotifier(BaseNotifier):
         run, state = self._describe(context)
         try:
             self._tell(run, has_failed=state == "failed")
-        except (SpectralizeError, AirflowException, _database_error()) as error:
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        except (SpectralizeError, AirflowException, AirflowRuntimeError, _database_error()) as error:
+            line = _first_line(error)
             self.log.warning("alerts of %s %s: %s", run.dag_id, run.run_id, line)
             if state == "failed":
                 from spectralize_outage import tell_outage
@@ -77,14 +80,19 @@ class AlertNotifier(BaseNotifier):
                 outbox.tell_run_failed(connection, run)
             else:
                 outbox.tell_recovery(connection, run)
-            outbox.deliver(connection, send_alert, scope=run.scope, at_most=_AT_MOST)
+            outbox.deliver(connection, send_alert, scope=run.scope, at_most=_AT_MOST, within_s=_WITHIN_S)
 
     def _describe(self, context: Context) -> tuple[RunFacts, str]:
         """Return the run as far as Airflow tells: a callback may know little more than its name."""
         dag, run, ti = context["dag"], context.get("dag_run"), context.get("ti")
         run_id = str(context["run_id"])
-        states = ti.get_task_states(dag_id=dag.dag_id, run_ids=[run_id]).get(run_id, {}) if ti else {}
-        errors = task_errors(ti, states) if ti else {}
+        errors: dict[str, str | None] = {}
+        if ti:
+            try:
+                errors = task_errors(ti, ti.get_task_states(dag_id=dag.dag_id, run_ids=[run_id]).get(run_id, {}))
+            except Exception:
+                # What its tasks said is worth less than that it failed.
+                self.log.exception("of %s %s is not known what its tasks said", dag.dag_id, run_id)
         source = self.source or _source_of_form(context)
         start, end = (run.data_interval_start, run.data_interval_end) if run else (None, None)
         facts = RunFacts(
@@ -107,8 +115,21 @@ def _source_of_form(context: Context) -> str | None:
 
 def owner_of(source: str | None) -> str:
     """Return who is told about a source; about what is no source, or none any more, the owner of all."""
-    found = load_sources().sources.get(source or "")
+    found = _sources().get(source or "")
     return found.owner if found else DEFAULT_OWNER
+
+
+def _sources() -> dict[str, Source]:
+    """Return the sources that can be read: a slip in their file must not keep anybody from being told."""
+    try:
+        return load_sources().sources
+    except SpectralizeError as error:
+        logger.warning("%s", error)
+        return {}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def make_addresses() -> Addresses:
@@ -157,7 +178,7 @@ def watch(*, ti: Any, **_: object) -> dict[str, int]:
     except (ServiceError, psycopg.Error) as error:
         if isinstance(error, psycopg.Error) and not is_outage(error):
             raise
-        line = str(error).strip().splitlines()[0]
+        line = _first_line(error)
         # A moment's absence, as of a restart, is nobody's business.
         if ti.try_number > ti.max_tries:
             tell_outage(line, DEFAULT_OWNER, make_addresses())
@@ -167,33 +188,38 @@ def watch(*, ti: Any, **_: object) -> dict[str, int]:
 
 
 def _judge_open_batches(connection: psycopg.Connection[Any], ti: Any) -> tuple[int, int]:
-    """Close what a run that has failed left open, and note what is late; return how many of each."""
+    """Close what a run that has failed left open, and note what is late; return how many of each.
+
+    A source that is there no more has nobody to judge its batch, but that is late like any other.
+    """
     from spectralize import gate, outbox
 
-    sources = load_sources().sources
+    sources = _sources()
     n_closed = n_late = 0
     for batch in outbox.open_batches(connection):
         source = sources.get(batch.source)
-        if source is None:
-            continue
-        if batch.open_s > _GRACE_S and _run_state(ti, batch) in _ENDED:
+        owner = source.owner if source else DEFAULT_OWNER
+        late_after_s = source.late_after_s if source else float(Source.model_fields["late_after_s"].default)
+        if source and batch.open_s > _GRACE_S and _run_state(ti, batch) in _ENDED:
             errors = {"close_batch": "it could not close the batch; watch_batches did"}
-            gate.abandon_batch(connection, batch.dag_id, batch.run_id, errors, owner=source.owner)
-            gate.close_batch(connection, batch.batch_id, source, errors=errors)
+            gate.abandon_batch(connection, batch.dag_id, batch.run_id, errors, owner=owner)
+            try:
+                gate.close_batch(connection, batch.batch_id, source, errors=errors)
+            except LedgerError as error:
+                # It is closed, and its alert is written: the others are not to wait for that.
+                logger.warning("%s", error)
             logger.warning(
                 "batch %d of %s: its run %s failed and left it open: closed", batch.batch_id, batch.source, batch.run_id
             )
             n_closed += 1
-        elif batch.open_s > source.late_after_s and not batch.is_told_late:
-            outbox.tell_late(connection, batch.batch_id, source.owner, source.late_after_s)
+        elif batch.open_s > late_after_s and not batch.is_told_late:
+            outbox.tell_late(connection, batch.batch_id, owner, late_after_s)
             n_late += 1
     return n_closed, n_late
 
 
 def _run_state(ti: Any, batch: OpenBatch) -> str | None:
     """Return the state of a batch's run; None if Airflow does not know it, such as one planned by hand."""
-    from airflow.sdk.exceptions import AirflowRuntimeError
-
     try:
         state = ti.get_dagrun_state(batch.dag_id, batch.run_id)
     except AirflowRuntimeError:

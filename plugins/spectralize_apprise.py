@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
+import time
 from collections.abc import Collection
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from spectralize.alerts import Sent
+from spectralize.errors import ConfigError
 
 if TYPE_CHECKING:
     from apprise import Apprise, NotifyBase
@@ -26,41 +30,76 @@ logger = logging.getLogger(__name__)
 
 ALERTS_CONN_ID = "alerts_default"
 
+#: How long all receivers of a message may take together. A callback of a DAG has 50 s, and an answer may drip for ever.
+_DEADLINE_S = 20.0
+
 _TYPES = {"failed": "failure", "late": "warning", "away": "failure", "recovered": "success"}
 
 
 def send_message(owner: str, message: Message, reached: Collection[str]) -> Sent:
     """Send a message to every receiver of an owner that does not have it yet.
 
-    Nothing is raised: what goes wrong with a receiver is a line of the answer. With nobody to send to, the message goes to the
-    log, and counts as sent: it would be old when somebody is found.
+    What goes wrong with a receiver, or with how they are written down, is a line of the answer. With nobody to send to, the
+    message goes to the log, and counts as sent: it would be old when somebody is found.
     """
     conn_id = connection_of(owner)
-    addresses = _addresses(conn_id)
+    try:
+        addresses = _addresses(conn_id)
+    except ConfigError as error:
+        logger.warning("%s; this is what its receivers would read:\n%s", error, message.text)
+        return Sent(errors=[str(error)])
     if not addresses:
         logger.warning("no receivers in connection %s; this is what they would read:\n%s", conn_id, message.text)
         return Sent()
-    now_reached, errors = [], []
+    posts = list[_Letter | str]()
     for number, address in enumerate(addresses, start=1):
         receivers = _receivers(address)
         if receivers is None:
             # An address may hold a password, and is not shown.
-            errors.append(f"connection {conn_id}: address {number} of {len(addresses)} is none that Apprise knows")
+            posts.append(f"connection {conn_id}: address {number} of {len(addresses)} is none that Apprise knows")
             continue
-        for receiver in receivers:
-            name = receiver.url_id()
-            if name in reached:
-                continue
-            error = _notify(receiver, message)
-            if error is None:
-                now_reached.append(name)
-            else:
-                errors.append(
-                    f"connection {conn_id}: address {number} of {len(addresses)} ({receiver.service_name}): {error}"
-                )
-    for error in errors:
-        logger.warning("%s", error)
-    return Sent(now_reached, errors)
+        for position, receiver in enumerate(receivers):
+            # Not Apprise's own `url_id`: that is the same for two mailboxes, or channels, of one account.
+            name = sha256(f"{position} {address}".encode()).hexdigest()
+            if name not in reached:
+                where = f"connection {conn_id}: address {number} of {len(addresses)} ({receiver.service_name})"
+                posts.append(_Letter(name, where, receiver, message))
+    ends_at = time.monotonic() + _DEADLINE_S
+    reached_now, errors = [], []
+    for post in posts:
+        # What arrives after the deadline counts as not sent, and is sent again.
+        error = post if isinstance(post, str) else post.wait(max(ends_at - time.monotonic(), 0.0))
+        if error is not None:
+            logger.warning("%s", error)
+            errors.append(error)
+        elif isinstance(post, _Letter):
+            reached_now.append(post.name)
+    return Sent(reached_now, errors)
+
+
+class _Letter(threading.Thread):
+    """A message on its way to one receiver, beside the others: one that hangs takes nobody's time but its own."""
+
+    def __init__(self, receiver_id: str, where: str, receiver: NotifyBase, message: Message) -> None:
+        super().__init__(name=receiver_id, daemon=True)
+        self._where = where
+        self._answer: str | None = f"no answer within {_DEADLINE_S:g} s"
+        self._receiver, self._message = receiver, message
+        self.start()
+
+    def run(self) -> None:
+        """Send it, and keep why it could not be done, or None."""
+        try:
+            self._answer = _notify(self._receiver, self._message)
+        except Exception as error:
+            logger.exception("%s", self._where)
+            self._answer = f"{type(error).__name__}: {error}"
+
+    def wait(self, timeout_s: float) -> str | None:
+        """Wait until it has arrived; return why it has not, or None."""
+        self.join(timeout_s)
+        answer = self._answer
+        return None if answer is None else f"{self._where}: {answer}"
 
 
 def connection_of(owner: str) -> str:
@@ -74,26 +113,45 @@ def connection_of(owner: str) -> str:
 
 
 def _addresses(conn_id: str) -> list[str]:
+    """Return the addresses of a connection, one that is no text as an empty one; none if there is no such connection.
+
+    Raises
+    ------
+    ConfigError
+        If it does not say where they are. Nothing of it is quoted: it may hold a password.
+    """
     try:
         extra = BaseHook.get_connection(conn_id).extra_dejson
     except AirflowNotFoundException:
         return []
-    config = extra.get("config") or []
-    config = json.loads(config) if isinstance(config, str) else config
-    entries = [config] if isinstance(config, dict) else config
-    return [str(path) for entry in entries for path in _as_list(entry.get("path"))]
+    config = extra.get("config") if isinstance(extra, dict) else None
+    try:
+        config = json.loads(config) if isinstance(config, str) else config
+    except ValueError:
+        config = None
+    if not isinstance(config, list | dict):
+        raise ConfigError(f'connection {conn_id}: its extra must be {{"config": [{{"path": "an address"}}, …]}}')
+    paths = [entry.get("path") if isinstance(entry, dict) else entry for entry in _as_list(config)]
+    return [address if isinstance(address, str) else "" for path in paths for address in _as_list(path)]
 
 
 def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value] if value else []
+    return value if isinstance(value, list) else [value]
 
 
 def _receivers(address: str) -> Apprise | None:
     import apprise
 
-    receivers = apprise.Apprise()
+    # The deadline is ours: Apprise's own leaves a thread behind that the process waits for when it ends.
+    receivers = apprise.Apprise(asset=apprise.AppriseAsset(service_timeout=0))
     with apprise.LogCapture():
-        return receivers if receivers.add(address) else None
+        if not receivers.add(address):
+            return None
+    for receiver in receivers:
+        # Some services refuse what is longer than they take (Discord: 2,000 letters), and would refuse it each time.
+        if not _is_mail(receiver) and "overflow=" not in address:
+            receiver.overflow_mode = apprise.OverflowMode.SPLIT
+    return receivers
 
 
 def _notify(receiver: NotifyBase, message: Message) -> str | None:
@@ -104,10 +162,11 @@ def _notify(receiver: NotifyBase, message: Message) -> str | None:
     """
     import apprise
 
-    is_mail = "mailto" in _schemas(receiver)
+    is_mail = _is_mail(receiver)
+    own = f"{threading.get_ident()} "
     one = apprise.Apprise()
     one.add(receiver)
-    with apprise.LogCapture(level=apprise.logging.WARNING, fmt="%(message)s") as log:
+    with apprise.LogCapture(level=apprise.logging.WARNING, fmt="%(thread)d %(message)s") as log:
         is_sent = one.notify(
             title=message.title,
             body=message.html if is_mail else message.text,
@@ -116,9 +175,10 @@ def _notify(receiver: NotifyBase, message: Message) -> str | None:
             # What looks like an escape in a key is none.
             interpret_escapes=False,
         )
-        said = [line.strip() for line in log.getvalue().splitlines() if line.strip()]
+        # Others send beside this one, and the log is everybody's.
+        said = [line.removeprefix(own).strip() for line in log.getvalue().splitlines() if line.startswith(own)]
     return None if is_sent else (said or ["it was not sent, and Apprise does not say why"])[0]
 
 
-def _schemas(receiver: NotifyBase) -> set[str]:
-    return {name for names in (receiver.protocol, receiver.secure_protocol) for name in _as_list(names) or ()}
+def _is_mail(receiver: NotifyBase) -> bool:
+    return any("mailto" in _as_list(names) for names in (receiver.protocol, receiver.secure_protocol))

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _KEY = "error"
 _LENGTH = 1_000
+#: The password in an address, which libraries quote in their errors.
+_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):[^\s/]+@")
 _CHECK = re.compile(r"^\s*Check: (\w+)", re.MULTILINE)
 
 
@@ -25,11 +27,22 @@ def keep_error(context: Context) -> None:
     # For a task that was killed, the callback is called elsewhere, and knows nothing.
     if error is None:
         return
-    context["ti"].xcom_push(key=_KEY, value=as_one_line(_last_line(error))[:_LENGTH])
+    context["ti"].xcom_push(key=_KEY, value=_without_secrets(as_one_line(_last_line(error)[: 2 * _LENGTH]))[:_LENGTH])
+
+
+def _without_secrets(line: str) -> str:
+    """Mask what Airflow knows to be secret, as its logs do, and passwords in addresses: this leaves the house as an alert."""
+    from airflow.sdk.log import redact
+
+    return _PASSWORD.sub(r"\1:***@", str(redact(line)))
 
 
 def _last_line(error: object) -> str:
-    text = str(error).strip()
+    try:
+        text = str(error).strip()
+    except Exception as unspeakable:  # noqa: BLE001
+        # It is not ours, and that the task has failed is to be told all the same.
+        return f"{type(error).__name__}, which cannot be shown: {type(unspeakable).__name__}"
     # The check operators of common.sql quote their whole query; what counts is which of the checks it was.
     if text.startswith("Test failed."):
         return f"failed checks: {', '.join(_CHECK.findall(text)) or text.splitlines()[-1]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,9 @@ _FOLDER = Path(__file__).with_name("templates")
 
 #: Mail cuts longer subjects, and so does Slack.
 _TITLE_LENGTH = 180
+
+#: What chats take for a call to everybody, or to somebody: `<!channel>`, `<@U123>`, `@everyone`.
+_MENTION = re.compile(r"<(?=[ \t]*[!@#])|[!@](?=(?i:everyone|here|channel|all)\b|[^\s|]+[ \t]*[|>])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +63,32 @@ def render_alert(alert: Alert, addresses: Addresses) -> Message:
     }
     return Message(
         kind=alert.kind,
-        title=_cut(_title(alert)),
-        text=_environment().get_template("alert.txt").render(values).strip() + "\n",
+        title=_cut(_without_mentions(_title(alert))),
+        text=_without_mentions(_environment().get_template("alert.txt").render(values).strip() + "\n"),
         html=_environment().get_template("alert.html").render(values),
     )
 
 
+def _without_mentions(text: str) -> str:
+    """Break what a chat would take for a mention by a space of no width: whoever names a file must not wake everybody."""
+    return _MENTION.sub("\\g<0>\u200b", text)
+
+
 def _title(alert: Alert) -> str:
+    # Names of runs are not ours, either, and a title of two lines is a forged header.
+    return as_one_line(_headline(alert))
+
+
+def _headline(alert: Alert) -> str:
     facts = alert.facts
     where = f"batch {alert.batch_id} of {alert.scope}" if alert.batch_id else f"run {alert.run_id} of {alert.dag_id}"
     match alert.kind:
         case "failed":
-            return as_one_line(f"{where} failed: {_failure(facts)}")
+            return f"{where} failed: {_failure(facts)}"
         case "late":
             return f"{where} is late: not closed {_duration(facts['late_after_s'])} after it was opened"
         case "away":
-            return as_one_line(f"the features database is away: {facts['error']}")
+            return f"the features database is away: {facts['error']}"
         case "recovered" if "since" in facts:
             return f"the features database is back; it was away since {_moment(facts['since'])}"
         case _:
@@ -85,7 +99,9 @@ def _failure(facts: Mapping[str, Any]) -> str:
     if facts.get("failure"):
         return str(facts["failure"])
     errors = facts.get("errors") or {}
-    return "; ".join(f"{task}: {error or _WORDLESS}" for task, error in errors.items()) or "no task says why"
+    return "; ".join(f"{task}: {error or _WORDLESS}" for task, error in errors.items()) or str(
+        facts.get("away") or "no task says why"
+    )
 
 
 _WORDLESS = "it died without a word (killed, or its machine was lost)"
@@ -101,8 +117,8 @@ def _advice(alert: Alert) -> list[str]:
     if alert.kind == "recovered":
         return []
     if alert.kind == "away" or facts.get("away"):
-        return ["Bring the server back: runs fail until it is there, and nothing is lost. You will be told when it is, and need "
-                "not clear anything: the next run of each source takes up what was left."]  # fmt: skip
+        return ["Bring the database back, or mend what it says: runs fail until it serves us, and nothing is lost. You will be told "
+                "when it does, and need not clear anything: the next run of each source takes up what was left."]  # fmt: skip
     if alert.kind == "late":
         return ["See in Airflow which task it hangs in: waiting for a slot of the pool, or computing. The bounds of a batch are "
                 "max_batch_objects and late_after_s of the source. Marking the run failed closes the batch; what it loaded "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Variable
 
-from spectralize.alerts import OUTAGE_SCOPE, Alert, Kind, RunFacts
+from spectralize.alerts import OUTAGE_SCOPE, Alert, Kind, RunFacts, Sent
 from spectralize_apprise import connection_of, send_message
 from spectralize_messages import render_alert
 
@@ -52,12 +52,23 @@ class Outage:
 
     @classmethod
     def load(cls) -> Outage | None:
-        """Return what is kept, None while there is no outage."""
+        """Return what is kept, None while there is no outage.
+
+        A Variable can be edited by hand. What nobody can read must not keep everybody from being told, and is passed over.
+        """
         kept = Variable.get(VARIABLE, default=None)
         if not kept:
             return None
-        values = json.loads(kept)
-        return cls(**values | {"told": {conn_id: Told(**told) for conn_id, told in values["told"].items()}})
+        try:
+            values = json.loads(kept)
+            outage = cls(**values | {"told": {conn_id: Told(**told) for conn_id, told in values["told"].items()}})
+            datetime.fromisoformat(outage.since)
+            for run in outage.runs:
+                _from_json(run)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            logger.warning("Variable %s: not what was kept there, and passed over: %s", VARIABLE, error)
+            return None
+        return outage
 
     def save(self) -> None:
         """Keep it."""
@@ -91,10 +102,19 @@ def send_outage(outage: Outage, addresses: Addresses) -> None:
             alert_id=0, kind=told.kind, batch_id=None, scope=OUTAGE_SCOPE, owner=told.owner, dag_id=told.dag_id,
             run_id=told.run_id, facts=told.facts, created_at=datetime.now(UTC), reached=tuple(told.reached), tries=0,
         )  # fmt: skip
-        sent = send_message(told.owner, render_alert(alert, addresses), told.reached)
+        sent = _send(alert, addresses)
         told.reached = sorted({*told.reached, *sent.reached})
         told.is_sent = not sent.errors
     outage.save()
+
+
+def _send(alert: Alert, addresses: Addresses) -> Sent:
+    """Send, and take an error for a receiver that is away: it must keep back neither the others nor the end of the outage."""
+    try:
+        return send_message(alert.owner, render_alert(alert, addresses), alert.reached)
+    except Exception as error:
+        logger.exception("%s could not be told that the features database is away", alert.owner)
+        return Sent(errors=[f"{type(error).__name__}: {error}"])
 
 
 def end_outage(connection: psycopg.Connection[Any], addresses: Addresses) -> None:

@@ -48,7 +48,9 @@ class Receivers:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 receivers.payloads.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(204)
+                # Not 204, which not every service's plugin takes for an answer.
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:

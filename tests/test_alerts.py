@@ -301,7 +301,7 @@ def test_an_outage_of_the_features_database_is_told_once_and_so_is_its_end(
     [payload] = news.payloads
     assert payload["title"].startswith(f"run {run.run_id} of {DAG_ID} failed: ")
     assert "is unreachable" in payload["message"] or "gave up" in payload["message"]
-    assert "Bring the server back" in payload["message"]
+    assert "Bring the database back" in payload["message"]
     assert len(news.mails) == 1
     news.payloads.clear(), news.mails.clear()
     payload, _ = only(airflow, news)

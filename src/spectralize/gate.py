@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -67,11 +68,21 @@ class Verdict:
     failure: str
 
 
+def _share(share: float, planned: int) -> Decimal:
+    """Return that share of what was planned: 29 % of 100 is 29, which binary fractions fall just short of."""
+    return Decimal(str(share)) * planned
+
+
+def _percent(share: float) -> str:
+    """Write a share as people do: half a percent is not 0 %."""
+    return f"{share * 100:.3g}%"
+
+
 def list_verdicts(counts: Counts, source: Source) -> list[Verdict]:
     """Return how the counts of a batch meet each rule of its source."""
     failed, rejected, planned = counts.outcomes["failed"], counts.outcomes["rejected"], counts.planned_spectrograms
     accounted_for = counts.unchanged + counts.planned + counts.unsettled + counts.ignored + counts.over_cap
-    share = f", or {source.max_failed_share:.0%}," if source.max_failed_share else ""
+    share = f", or {_percent(source.max_failed_share)}," if source.max_failed_share else ""
     return [
         Verdict(
             "sums_hold",
@@ -83,20 +94,20 @@ def list_verdicts(counts: Counts, source: Source) -> list[Verdict]:
         ),
         Verdict(
             "failed_within_threshold",
-            failed <= source.max_failed or failed <= source.max_failed_share * planned,
+            failed <= source.max_failed or failed <= _share(source.max_failed_share, planned),
             "Objects that failed for our reasons",
-            f"at most {source.max_failed}, or {source.max_failed_share:.0%} of the planned",
+            f"at most {source.max_failed}, or {_percent(source.max_failed_share)} of the planned",
             f"{failed} of {planned}",
             f"{failed} of {planned} failed, {source.max_failed}{share} are tolerated",
         ),
         Verdict(
             "rejected_within_threshold",
-            rejected <= source.max_rejected or rejected <= source.max_rejected_share * planned,
+            rejected <= source.max_rejected or rejected <= _share(source.max_rejected_share, planned),
             "Objects that were rejected for reasons of their own",
-            f"at most {source.max_rejected}, or {source.max_rejected_share:.0%} of the planned",
+            f"at most {source.max_rejected}, or {_percent(source.max_rejected_share)} of the planned",
             f"{rejected} of {planned}",
             f"{rejected} of {planned} were rejected, more than {source.max_rejected} "
-            f"and more than {source.max_rejected_share:.0%}",
+            f"and more than {_percent(source.max_rejected_share)}",
         ),
     ]
 
@@ -142,7 +153,10 @@ def gate_batch(connection: Connection, batch_id: int, source: Source, *, waited_
 
 def describe_errors(errors: Mapping[str, str | None]) -> str | None:
     """Return what failed steps said as one line, None if none failed."""
-    return "; ".join(f"{step}: {error or 'it ended without a word'}" for step, error in errors.items()) or None
+    return (
+        "; ".join(f"{step}: {as_one_line(error or 'it ended without a word')}" for step, error in errors.items())
+        or None
+    )
 
 
 def abandon_batch(

@@ -5,6 +5,7 @@ delivers next. A row is unique per batch and kind; without a batch, per run.
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -125,12 +126,13 @@ UPDATE spectralize.alerts AS a SET recovered_by = %(alert_id)s WHERE alert_id = 
 """
 
 #: What a success ends: alerts of its own run, and, as it takes up whatever has no outcome, those before it began; a backfill or
-#: a reprocessing takes up its own objects only.
+#: a reprocessing takes up its own objects only, and a run that came to no batch (a dry run, say) takes up none.
 _OPEN = """
 SELECT alert_id, kind, batch_id, run_id, created_at FROM spectralize.alerts
 WHERE scope = %(scope)s AND recovered_by IS NULL AND kind <> 'recovered'
   AND (kind <> 'late' OR sent_at IS NOT NULL OR reached <> '{}')
-  AND ((dag_id = %(dag_id)s AND run_id = %(run_id)s) OR (%(ends_all)s AND created_at < %(since)s::timestamptz))
+  AND ((dag_id = %(dag_id)s AND run_id = %(run_id)s) OR (%(ends_all)s AND created_at < %(since)s::timestamptz
+       AND (%(has_batch)s OR (dag_id = %(dag_id)s AND batch_id IS NULL))))
 ORDER BY alert_id FOR UPDATE
 """
 
@@ -149,6 +151,7 @@ def tell_recovery(connection: Connection, run: RunFacts) -> None:
         "dag_id": run.dag_id,
         "run_id": run.run_id,
         "ends_all": facts.get("kind") not in {"backfill", "reprocess"},
+        "has_batch": batch_id is not None,
         "since": facts.get("opened_at") or run.started_at,
     }
     with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
@@ -163,8 +166,9 @@ def tell_recovery(connection: Connection, run: RunFacts) -> None:
 
 _END_OUTAGE = """
 UPDATE spectralize.alerts SET recovered_by = %(alert_id)s
-WHERE recovered_by IS NULL AND owner = %(owner)s AND (
-    (kind = 'away' AND run_id = %(outage)s)
+WHERE recovered_by IS NULL AND (
+    (kind = 'away' AND owner = %(owner)s AND run_id = %(outage)s)
+    -- Whoever owns them: an outage is told once to each connection, which may serve several owners.
     OR (kind = 'failed' AND (dag_id, run_id) IN (SELECT * FROM unnest(%(dags)s::text[], %(runs)s::text[])))
 )
 """
@@ -256,17 +260,23 @@ WHERE alert_id = %(alert_id)s
 """
 
 
-def deliver(connection: Connection, send: Send, *, scope: str | None = None, at_most: int = 20) -> list[Alert]:
+def deliver(
+    connection: Connection, send: Send, *, scope: str | None = None, at_most: int = 20, within_s: float = 120.0
+) -> list[Alert]:
     """Send what is due, oldest first, and return what has reached everybody.
 
     Each is sent within the transaction that marks it: of two who deliver at once, one passes over what the other is sending.
-    Only if this process dies between the two is something sent twice.
+    Only if this process dies between the two is something sent twice. After `within_s` seconds none is begun: receivers that hang
+    must not use up the time of whoever delivers.
     """
+    ends_at = time.monotonic() + within_s
     connection.execute(_OVERTAKEN)
     # What came before must not share a fate with the marks, nor make them wait.
     connection.commit()
     delivered, seen = [], list[int]()
     for _ in range(at_most):
+        if time.monotonic() > ends_at:
+            break
         with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
             row = cursor.execute(_NEXT, {"give_up_after": GIVE_UP_AFTER, "scope": scope, "seen": seen}).fetchone()
             if row is None:

@@ -73,7 +73,10 @@ class Source(BaseModel):
     #: A batch that is not closed so long after it was planned is late, and its owner is told.
     late_after_s: Annotated[float, Field(gt=0)] = 21_600.0
     #: Who is told of failures: by the Airflow connection `alerts_<owner>` or, without one, `alerts_default`.
-    owner: Annotated[str, Field(min_length=1, max_length=100)] = "spectralize"
+    #: Without control characters: no text of the database holds a NUL, and a batch whose alert cannot be written is not closed.
+    owner: Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$")] = (
+        "spectralize"
+    )
 
     @cached_property
     def template(self) -> PrefixTemplate:

@@ -81,6 +81,10 @@ def write_sources(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> N
         ("time_patterns = ['(']", "time_patterns: '\\(' is not a regular expression"),
         ("time_patterns = ['(?P<year>x)']", "must have the groups year, month, day"),
         ("max_rejected_share = 2", "max_rejected_share = 2: input should be less than or equal to 1"),
+        ("owner = ' '", "owner = ' ': string should match pattern"),
+        ('owner = "who\\u0000"', "string should match pattern"),
+        ("late_after_s = '6 h'", "late_after_s = '6 h': input should be a valid number"),
+        ("retries = 2.5", "retries = 2.5: input should be a valid integer"),
         ("buckt = 'x'", "buckt: there is no such key"),
     ],
 )

@@ -42,6 +42,16 @@ def test_failures_are_tolerated_up_to_the_larger_of_number_and_share() -> None:
     assert gate.judge(counts(loaded=94, failed=6), source) == "6 of 100 failed, 2, or 5%, are tolerated"
 
 
+def test_a_share_is_what_people_take_it_for() -> None:
+    """As binary fractions, 29 % of 100 is less than 29."""
+    changes = {"max_rejected": 0, "max_rejected_share": 0.29, "max_failed_share": 0.29}
+    source = Source(name="test", bucket="birds", profiles=("mel128_22k",)).model_copy(update=changes)
+    assert gate.judge(counts(loaded=71, rejected=29), source) is None
+    assert gate.judge(counts(loaded=71, failed=29), source) is None
+    source = source.model_copy(update={"max_rejected_share": 0.004})
+    assert (gate.judge(counts(loaded=99, rejected=1), source) or "").endswith("more than 0 and more than 0.4%")
+
+
 def test_sums_that_do_not_hold_are_a_failure() -> None:
     source = Source(name="test", bucket="birds", profiles=("mel128_22k",))
     assert "sums do not hold" in (gate.judge(Counts(listed=3, planned=1), source) or "")
@@ -92,6 +102,16 @@ def test_a_batch_that_ended_before_the_gate_is_failed(store: Store) -> None:
 def test_closing_twice_changes_nothing(store: Store) -> None:
     first = store.ingest()
     assert gate.close_batch(store.connection, first.batch_id, store.source) == first
+
+
+def test_closing_again_with_another_error_changes_nothing_and_hostile_errors_close(store: Store) -> None:
+    batch = store.plan()
+    gate.gate_batch(store.connection, batch.batch_id, store.source)
+    for error in ("a\0b \ud800\n\u202e", "another"):
+        closed = gate.close_batch(store.connection, batch.batch_id, store.source, errors={"job": error})
+        assert (closed.state, closed.failure) == ("failed", r"job: a\x00b \ud800\n\u202e")
+    facts = store.rows("SELECT facts->'errors' FROM spectralize.alerts WHERE batch_id = %s", batch.batch_id)
+    assert facts == [({"job": r"a\x00b \ud800\n\u202e"},)]
 
 
 def test_planning_that_did_not_finish_fails_at_the_gate(store: Store) -> None:

@@ -1,6 +1,7 @@
 """The outbox: each failure is told once, whoever dies, and whoever is away."""
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -211,6 +212,24 @@ def test_a_backfill_ends_its_own_failure_only(scoped: Store) -> None:
     assert postman.kinds == ["failed", "recovered"]
 
 
+def test_a_run_that_takes_up_nothing_ends_no_batch_that_failed(scoped: Store) -> None:
+    """As a dry run of reprocess_audio, which has no batch."""
+    store, postman = scoped, Postman()
+    fail(store)
+    later = datetime.now(UTC) + timedelta(seconds=1)
+    dry = RunFacts("reprocess_audio", "dry", store.source.name, store.source.owner, started_at=later)
+    outbox.tell_recovery(store.connection, dry)
+    deliver(store, postman)
+    assert postman.kinds == ["failed"]
+    # What came to no batch either, and is of the same DAG, has ended.
+    broken = RunFacts("reprocess_audio", "broken", store.source.name, store.source.owner)
+    outbox.tell_run_failed(store.connection, broken)
+    outbox.tell_recovery(store.connection, dry)
+    deliver(store, postman)
+    assert postman.kinds == ["failed", "failed", "recovered"]
+    assert [alert["run_id"] for alert in postman.sent["chat"][-1].facts["ended"]] == ["broken"]
+
+
 def test_a_success_that_began_before_the_failure_does_not_end_it(scoped: Store) -> None:
     store, postman = scoped, Postman()
     early = store.plan()
@@ -302,6 +321,19 @@ def test_one_alert_that_cannot_be_sent_does_not_keep_back_the_others(scoped: Sto
     assert error == "ValueError: no such template"
 
 
+def test_receivers_that_hang_do_not_use_up_the_time_of_whoever_delivers(scoped: Store) -> None:
+    store, postman = scoped, Postman()
+    for _ in range(3):
+        fail(store)
+
+    def slow(alert: Alert) -> Sent:
+        time.sleep(0.2)
+        return postman(alert)
+
+    assert len(outbox.deliver(store.connection, slow, scope=store.source.name, within_s=0.1)) == 1
+    assert len(deliver(store, postman)) == 2
+
+
 def test_a_crash_while_sending_leaves_the_alert_to_the_next(scoped: Store) -> None:
     store, postman = scoped, Postman()
     fail(store)
@@ -369,6 +401,29 @@ def test_an_outage_is_recorded_and_the_runs_that_it_cut_off_are_not_told_again(s
     # It has been said that it is over.
     succeed(store)
     assert deliver(store, postman) == []
+
+
+def test_the_end_of_an_outage_ends_the_failures_of_all_owners_behind_a_connection(scoped: Store) -> None:
+    """Each connection is told once, by the name of the first owner who failed."""
+    store, postman = scoped, Postman()
+    outbox.record_outage(store.connection, datetime.now(UTC), "refused", ["geologists"], [facts_of(store, store.run())])
+    succeed(store)
+    assert deliver(store, postman) == []
+
+
+def test_a_batch_that_nobody_has_planned_yet_can_be_told_of(scoped: Store) -> None:
+    store = scoped
+    batch = store.plan()
+    store.rows(
+        "UPDATE spectralize.batches SET listed = NULL, unchanged = NULL, planned = NULL, unsettled = NULL, ignored = NULL, "
+        "over_cap = NULL, planned_spectrograms = NULL, planned_at = NULL, state = 'open' WHERE batch_id = %s RETURNING 1",
+        batch.batch_id,
+    )
+    postman = Postman()
+    gate.abandon_batch(store.connection, store.runs[-1].dag_id, store.runs[-1].run_id, {"plan_batch": None}, owner="x")
+    [alert] = deliver(store, postman)
+    assert alert.facts["failure"] == "planning did not finish: plan_batch: it ended without a word"
+    assert set(alert.facts["listing"].values()) == {None}
 
 
 def test_facts_of_a_batch_that_is_not_there(store: Store) -> None:
