@@ -118,7 +118,7 @@ def _advice(alert: Alert) -> list[str]:
         return []
     if alert.kind == "away" or facts.get("away"):
         return ["Bring the database back, or mend what it says: runs fail until it serves us, and nothing is lost. You will be "
-                "told when it does, and need not clear anything: the next run of each source takes up what was left."]  # fmt: skip
+                "told when it does, and need not clear anything: the next run of each source takes up what is left."]  # fmt: skip
     if alert.kind == "late":
         return ["See in Airflow which task it hangs in: waiting for a slot of the pool, or computing. The bounds of a batch are "
                 "max_batch_objects and late_after_s of the source. Marking the run failed closes the batch; what it loaded "
