@@ -196,7 +196,7 @@ def test_overwriting_a_key_loads_one_object_and_supersedes_the_old(
 
 
 def test_the_demo_shows_what_became_of_each_object(
-    api: AirflowApi, first_run: DagRun, corpus: list[CorpusFile], stack: Stack, tmp_path: Path
+    api: AirflowApi, first_run: DagRun, corpus: list[CorpusFile], stack: Stack
 ) -> None:
     out = io.StringIO()
     Demo(stack, Console(file=out, width=160)).run(None)
@@ -206,7 +206,11 @@ def test_the_demo_shows_what_became_of_each_object(
     assert all(file.key in shown for file in corpus)
     assert stack.airflow_password not in shown
     assert (stack.layout.home / "demo" / "mel_spectrogram.png").read_bytes().startswith(b"\x89PNG")
-    # A folder of one's own: whatever it holds has an outcome, and the picture is of what was loaded.
+
+
+@pytest.mark.slow
+def test_the_demo_takes_a_folder_of_ones_own(first_run: DagRun, stack: Stack, tmp_path: Path) -> None:
+    """Whatever it holds has an outcome, and the picture is of what was loaded."""
     (tmp_path / "my [red]sound.wav").write_bytes(wav(3.0))
     (tmp_path / "broken.mp3").write_bytes(b"no audio at all")
     out = io.StringIO()

@@ -164,6 +164,7 @@ def test_a_batch_that_fails_the_gate_fails_the_run_and_tells_its_owner_and_a_cle
     assert receivers.subjects == receivers.titles
 
 
+@pytest.mark.slow
 def test_a_window_that_ends_with_nothing_new_fails_if_it_is_told_to(
     airflow: AirflowApi, connection: psycopg.Connection[Any]
 ) -> None:

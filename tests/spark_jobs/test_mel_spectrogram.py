@@ -32,6 +32,7 @@ def submit(manifest: str, environment: dict[str, str], folder: Path) -> subproce
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_submissions_of_one_manifest_at_once_equal_an_undisturbed_run(
     store: Store, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -384,6 +384,7 @@ def rows_looked_at(plan: dict[str, Any]) -> int:
     return own + sum(rows_looked_at(part) for part in plan.get("Plans", ()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", COSTS)
 def test_a_question_about_one_thing_looks_at_that_thing(large_dsn: str, question: str) -> None:
     query, values, most = COSTS[question]
