@@ -182,3 +182,27 @@ def test_a_batch_whose_planning_failed_for_good_is_closed(store: Store) -> None:
     gate.abandon_batch(store.connection, run.dag_id, "another", {"plan_batch": "no such run"}, owner="tests")
     assert ledger.open_batch(store.connection, store.source, run).batch_id != batch.batch_id
     assert store.breaches() == {}
+
+
+def test_fresh_statistics_are_of_the_chunks_that_a_batch_has_written(store: Store) -> None:
+    store.source = store.source.model_copy(
+        update={"time_patterns": (r"(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})",)}
+    )
+    chunks = (
+        "SELECT c.range_start::date::text, t.relname, coalesce(u.last_analyze > now() - interval '1 minute', false) "
+        "FROM timescaledb_information.chunks AS c JOIN pg_class AS t ON t.relname = c.chunk_name "
+        "JOIN pg_stat_user_tables AS u ON u.relid = t.oid WHERE c.hypertable_name = 'mel_frames' ORDER BY 1"
+    )
+    store.put("19990101.wav", wav(1.0))
+    first = store.ingest()
+    # Across the end of a chunk, and another one years later.
+    store.put("20050106.wav", wav(1.0))
+    store.put("20110303.wav", wav(1.0))
+    second = store.ingest()
+    assert store.rows("SELECT spectralize.analyze_batch(%s)", second.batch_id) == [(6,)]
+    store.rows("SELECT pg_stat_clear_snapshot()")
+    analysed = {day[:4]: is_fresh for day, _, is_fresh in store.rows(chunks)}
+    assert (analysed["2005"], analysed["2011"]) == (True, True)
+    assert analysed.get("1999", analysed.get("1998")) is False
+    assert store.rows("SELECT spectralize.analyze_batch(%s)", first.batch_id) == [(3,)]
+    assert store.rows("SELECT spectralize.analyze_batch(%s)", 2**40) == [(0,)]
