@@ -157,8 +157,7 @@ def watch(*, ti: Any, **_: object) -> dict[str, int]:
     import psycopg
 
     from spectralize import outbox
-    from spectralize.database import connect, is_outage
-    from spectralize.errors import ServiceError
+    from spectralize.database import connect
     from spectralize_outage import end_outage, tell_outage
 
     try:
@@ -175,11 +174,9 @@ def watch(*, ti: Any, **_: object) -> dict[str, int]:
                 "sent": len(delivered),
                 "unsent": outbox.count_unsent(connection),
             }
-    except (ServiceError, psycopg.Error) as error:
-        if isinstance(error, psycopg.Error) and not is_outage(error):
-            raise
+    except (SpectralizeError, AirflowException, psycopg.Error) as error:
+        # Away, or there and of no use: its password, its schema, what our role may do. A moment's absence is nobody's business.
         line = _first_line(error)
-        # A moment's absence, as of a restart, is nobody's business.
         if ti.try_number > ti.max_tries:
             tell_outage(line, DEFAULT_OWNER, make_addresses())
         raise AirflowException(line) from None

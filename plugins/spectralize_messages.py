@@ -88,7 +88,7 @@ def _headline(alert: Alert) -> str:
         case "late":
             return f"{where} is late: not closed {_duration(facts['late_after_s'])} after it was opened"
         case "away":
-            return f"the features database is away: {facts['error']}"
+            return f"the features database cannot be used: {facts['error']}"
         case "recovered" if "since" in facts:
             return f"the features database is back; it was away since {_moment(facts['since'])}"
         case _:

@@ -126,7 +126,7 @@ def test_a_run_without_a_batch_and_an_outage() -> None:
     away = render_alert(
         replace(ALERT, kind="away", batch_id=None, dag_id="", run_id="", facts={"error": "refused"}), ADDRESSES
     )
-    assert away.title == "the features database is away: refused"
+    assert away.title == "the features database cannot be used: refused"
     assert "http" not in away.text
     back = {"since": "2024-06-02T00:00:00+00:00", "error": "refused", "runs": [run]}
     message = render_alert(replace(ALERT, kind="recovered", batch_id=None, dag_id="", facts=back), ADDRESSES)
