@@ -246,6 +246,7 @@ def test_two_mailboxes_of_one_server_are_two_receivers(home: Path) -> None:
         assert [mail["To"] for mail in receivers.mails] == ["on-call@example.org", "boss@example.org"]
 
 
+@pytest.mark.slow
 def test_a_long_alert_is_split_where_the_service_takes_no_more(home: Path) -> None:
     """Mattermost takes 4,000 letters; more it refuses, each time."""
     facts = BATCH | {"examples": [BATCH["examples"][0] | {"reason": f"{number} " + "x" * 2_000} for number in range(5)]}  # type: ignore[index]
@@ -265,6 +266,7 @@ SEND_TO_A_TRAP = SEND.replace(
 )
 
 
+@pytest.mark.slow
 def test_a_receiver_that_drips_takes_nobodys_time_but_its_own(home: Path) -> None:
     """No time limit of a socket ends an answer that never ends."""
 
