@@ -1,0 +1,56 @@
+"""The explorer as a web application: Dash for pages, Flask for the rest."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dash import Dash
+from flask import Flask
+
+from spectralize.explorer import media, security
+from spectralize.explorer.callbacks import batches, compare, overview, recording, recordings, shell
+from spectralize.explorer.context import Explorer
+from spectralize.explorer.layout.shell import make_shell
+from spectralize.explorer.pages import Page
+from spectralize.explorer.settings import Settings
+from spectralize.reader import Store
+
+_ID = "[1-9][0-9]{0,18}"
+
+PAGES = (
+    Page(re.compile("/(recordings)?"), "Recordings", recordings.render, ("Recordings", "/")),
+    Page(re.compile(f"/recordings/(?P<name>{_ID}|[0-9a-f-]{{36}})"), "Recording", recording.render),
+    Page(re.compile("/compare"), "Compare", compare.render, ("Compare", "/compare")),
+    Page(re.compile("/batches"), "Batches", batches.render_list, ("Batches", "/batches")),
+    Page(re.compile(f"/batches/(?P<batch_id>{_ID})"), "Batch", batches.render_batch),
+    Page(re.compile("/overview"), "Overview", overview.render, ("Overview", "/overview")),
+)
+
+
+def make_app(settings: Settings, store: Store) -> Dash:
+    """Build the application. Nothing is read before somebody asks for a page."""
+    server = Flask("spectralize.explorer", static_folder=None)
+    explorer = Explorer(settings, store)
+    app = Dash(
+        "spectralize.explorer",
+        server=server,
+        title="Spectralize",
+        update_title=None,
+        assets_folder=str(Path(__file__).with_name("assets")),
+        serve_locally=True,
+        # Plotly would be asked for only when the first figure is there, and it is the largest part.
+        eager_loading=True,
+        # Pages come and go, and their components with them.
+        suppress_callback_exceptions=True,
+        use_pages=False,
+        meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
+        add_log_handler=False,
+    )
+    app.layout = make_shell(PAGES)
+    shell.register(app, explorer, PAGES)
+    for module in (recordings, recording, compare, batches, overview):
+        module.register(app, explorer)
+    media.register(server, explorer)
+    security.protect(app, settings)
+    return app

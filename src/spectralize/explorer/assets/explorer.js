@@ -1,0 +1,28 @@
+// What must happen in the browser itself: themes, and (in other files of this folder) the player and the readout.
+window.dash_clientside = window.dash_clientside || {};
+(function () {
+  "use strict";
+
+  function isDark(theme) {
+    if (theme === "dark" || theme === "light") {
+      return theme === "dark";
+    }
+    return window.matchMedia("(prefers-color-scheme: dark)").matches;
+  }
+
+  window.dash_clientside.explorer = Object.assign(window.dash_clientside.explorer || {}, {
+    visit: function (path, theme, search) {
+      return { path: path, search: search, width: document.documentElement.clientWidth, dark: isDark(theme) };
+    },
+
+    chooseTheme: function () {
+      const shown = document.documentElement.getAttribute("data-mantine-color-scheme");
+      return shown === "dark" ? "light" : "dark";
+    },
+
+    showTheme: function (theme) {
+      const dark = isDark(theme);
+      return [dark ? "dark" : "light", dark ? "Light" : "Dark"];
+    },
+  });
+})();

@@ -1,0 +1,1 @@
+"""What pages look like: facts in, components out. Nothing here reads anything."""
