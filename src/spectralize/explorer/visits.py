@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -70,12 +70,8 @@ def read_query(search: str) -> Mapping[str, tuple[str, ...]]:
 def write_query(values: Mapping[str, object]) -> str:
     """Return ``?name=value…``, without what is None, empty or an empty list; empty if nothing is left."""
     kept = {
-        name: [str(item) for item in value] if _is_several(value) else str(value)
+        name: [str(item) for item in value] if isinstance(value, list | tuple) else str(value)
         for name, value in values.items()
         if value not in (None, "", [], ())
     }
     return f"?{urlencode(kept, doseq=True)}" if kept else ""
-
-
-def _is_several(value: object) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str)
