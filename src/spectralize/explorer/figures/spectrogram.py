@@ -20,26 +20,11 @@ UNITS_PER_DB = 100
 #: What is shown below the highest cell of a recording unless asked otherwise, in dB; as librosa's `top_db`.
 RANGE_DB = 80.0
 
-#: Where the frequency axis has labels, if they fit, in Hz.
+#: Where the frequency axis has labels if they fit, in Hz: the first ones first.
 _TICKS_HZ = (
-    20,
-    50,
-    100,
-    200,
-    500,
-    1000,
-    2000,
-    3000,
-    5000,
-    8000,
-    10_000,
-    15_000,
-    20_000,
-    30_000,
-    50_000,
-    100_000,
-    200_000,
-)
+    *(1000, 10_000, 100_000, 5000, 2000, 500, 200, 20_000, 50_000, 100, 3000, 8000, 15_000, 30_000, 200_000),
+    *(50, 20, 300, 1500, 700, 150, 4000, 6000),
+)  # fmt: skip
 #: Labels are at least so far apart, as a share of the axis.
 _CLOSEST = 0.06
 
@@ -60,10 +45,11 @@ def frequency_axis(spectrogram: Spectrogram) -> Part:
     """Return the y axis: a cell per band, ticks at round frequencies that lie within the bands."""
     n_mels = spectrogram.n_mels
     ticks: list[tuple[float, str]] = []
-    for hz, position in zip(_TICKS_HZ, band_positions(_TICKS_HZ, spectrogram), strict=True):
+    for hz, position in zip(_TICKS_HZ, band_positions(_TICKS_HZ, spectrogram).tolist(), strict=True):
         is_within = -0.5 <= position <= n_mels - 0.5
-        if is_within and (not ticks or position - ticks[-1][0] >= _CLOSEST * n_mels):
-            ticks.append((round(float(position), 3), f"{hz // 1000} kHz" if hz >= 1000 else f"{hz} Hz"))
+        if is_within and all(abs(position - other) >= _CLOSEST * n_mels for other, _ in ticks):
+            ticks.append((round(position, 3), f"{hz / 1000:g} kHz" if hz >= 1000 else f"{hz} Hz"))
+    ticks.sort()
     return {
         "range": [-0.5, n_mels - 0.5],
         "fixedrange": True,

@@ -58,8 +58,11 @@ def make_page(
         ]
     parts.append(
         dmc.SimpleGrid(
-            [_tags(recording), _sound(recording, profile), _provenance(recording, profile)],
-            cols={"base": 1, "md": 2, "xl": 3},
+            [
+                html.Div([_tags(recording), _sound(recording, profile)]),
+                _provenance(recording, profile),
+            ],
+            cols={"base": 1, "md": 2},
             spacing="xl",
         )
     )
@@ -132,7 +135,7 @@ def _player(recording: Recording) -> Component:
         [
             audio,
             dmc.Switch(id="viewer-loop", label="Loop the window", size="sm"),
-            dmc.Text("", id="recording-audio-error", c="red", size="sm", role="alert"),
+            html.Span("", id="recording-audio-error", role="alert"),
         ],
         mt="xs",
         gap="md",

@@ -65,6 +65,4 @@ def make_shell(pages: Sequence[Page]) -> Component:
 
 def make_message(title: str, text: str) -> Component:
     """Return a page that says why there is no other."""
-    return dmc.Alert(
-        text, title=dmc.Title(title, order=1, size="h4"), color="red", variant="light", role="alert", mt="md"
-    )
+    return dmc.Alert(text, title=dmc.Title(title, order=1, size="h4"), color="red", variant="light", mt="md")
