@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from spectralize import open_store
 from spectralize.errors import ReadError, ServiceError
 from spectralize.reader import Store as Reader
-from spectralize.reader import audio
+from spectralize.reader import rangefile, samples
 from spectralize.s3 import open_s3
 from tests.reference import decode
 from tests.spectralize.reader.conftest import OBJECTS, bucket_of
@@ -57,6 +57,7 @@ FILES = {
     "a.mp3": (lambda: write("mp3", "libmp3lame"), 1e-5, False),
     "aac.m4a": (lambda: write("ipod", "aac"), 0.05, True),
     "alac.m4a": (lambda: write("ipod", "alac"), 0.0, True),
+    "adpcm.wav": (lambda: write("wav", "adpcm_ima_wav"), 0.0, False),
     "opus.mka": (lambda: write("matroska", "libopus", 48_000), 0.0, False),
     "aac.aac": (lambda: write("adts", "aac"), 0.0, False),
 }
@@ -98,9 +99,9 @@ def test_only_what_is_needed_is_fetched(
 ) -> None:
     store, data = sounds
     # In proportion to the length of these files. FFmpeg goes to and fro within 64 kB, less than a block of real ones.
-    monkeypatch.setattr(audio, "_GET_BYTES", 1 << 11)
-    monkeypatch.setattr(audio, "_READ_BYTES", 1 << 11)
-    monkeypatch.setattr(audio, "_KEPT_BLOCKS", 1 << 6)
+    monkeypatch.setattr(rangefile, "_GET_BYTES", 1 << 11)
+    monkeypatch.setattr(samples, "_READ_BYTES", 1 << 11)
+    monkeypatch.setattr(rangefile, "_KEPT_BLOCKS", 1 << 6)
     client, fetched = open_s3(), []
     real = client.get_object
 

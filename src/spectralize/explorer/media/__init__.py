@@ -3,7 +3,12 @@
 from flask import Flask
 
 from spectralize.explorer.context import Explorer
+from spectralize.explorer.media import sound
+from spectralize.explorer.media.streams import choose_stream, content_type
+
+__all__ = ["choose_stream", "content_type", "register"]
 
 
 def register(server: Flask, explorer: Explorer) -> None:
     """Add the routes."""
+    sound.register(server, explorer)
