@@ -24,16 +24,21 @@ def decode_window(
     ReadError
         If the window does not lie in the recording, or the object is gone or no longer what was indexed.
     """
-    sr = recording.decoded_samplerate_hz or 0
-    n_samples = round((recording.decoded_duration_s or 0.0) * sr)
-    first, stop = _sample_span(recording, start_s, end_s, sr, n_samples)
+    first, stop = sample_span(recording, start_s, end_s)
     with SampleReader(recording, client, mono=mono) as reader:
         return reader.read(first, stop), first
 
 
-def _sample_span(
-    recording: Recording, start_s: float | None, end_s: float | None, sr: int, n_samples: int
-) -> tuple[int, int]:
+def sample_span(recording: Recording, start_s: float | None, end_s: float | None) -> tuple[int, int]:
+    """Return the samples of [start_s, end_s) as (first, stop).
+
+    Raises
+    ------
+    ReadError
+        If the window does not lie in the recording, or holds no sample.
+    """
+    sr = recording.decoded_samplerate_hz or 0
+    n_samples = round((recording.decoded_duration_s or 0.0) * sr)
     start = 0.0 if start_s is None else as_seconds("start_s", start_s)
     end = n_samples / sr if end_s is None else as_seconds("end_s", end_s)
     # Half a sample more rounds to the last one or beyond it; an infinite number of samples rounds to none.

@@ -29,6 +29,9 @@ MOST_BYTES = 16 << 20
 #: Seconds of audio in an answer to a range of the wav, and decoded at a time where everything is sent.
 MOST_S = 10.0
 
+#: Samples of all channels that are decoded at a time: 16 MB of floats.
+MOST_NUMBERS = 1 << 22
+
 #: Seconds that a request may decode for, up to the end of its first block.
 DECODE_S = 20.0
 
@@ -59,17 +62,19 @@ class Sound:
         except FailedObjectError as error:
             raise ServiceError(f"{name}: {as_one_line(str(error))}") from error
 
-    def wav_blocks(self, recording: Recording, wav: Wav, start: int, stop: int) -> Iterator[bytes]:
-        """Yield the bytes [start, stop) of the wav."""
+    def wav_blocks(
+        self, recording: Recording, wav: Wav, start: int, stop: int, *, first_sample: int = 0
+    ) -> Iterator[bytes]:
+        """Yield the bytes [start, stop) of the wav, which begins with this sample of the recording."""
         # With the first samples: what is wrong with those shows before anything is sent.
         head = wav.header()[start:stop] if start < HEADER_BYTES else b""
         first, last = wav.samples_of(start, stop)
         if first == last:
             yield head
-        step = max(1, int(MOST_S * wav.sr))
+        step = _step(wav)
         for begin in range(first, last, step):
             end = min(begin + step, last)
-            data = self.pcm(recording, wav, begin, end)
+            data = self.pcm(recording, wav, first_sample + begin, first_sample + end)
             offset = HEADER_BYTES + begin * wav.block_bytes
             yield head + data[max(0, start - offset) : stop - offset]
             head = b""
@@ -82,8 +87,8 @@ class Sound:
         return to_pcm(y)
 
 
-def register(server: Flask, explorer: Explorer) -> None:
-    """Add the routes."""
+def register(server: Flask, explorer: Explorer) -> Sound:
+    """Add the route, and return what it reads with."""
     sound = Sound(explorer)
 
     @server.get("/recordings/<int:recording_id>/audio")
@@ -95,6 +100,8 @@ def register(server: Flask, explorer: Explorer) -> None:
         if request.args.get("as") == "wav":
             return _answer_wav(sound, recording)
         return _answer_object(sound, recording)
+
+    return sound
 
 
 def _answer_object(sound: Sound, recording: Recording) -> Response:
@@ -112,11 +119,16 @@ def _answer_wav(sound: Sound, recording: Recording) -> Response:
         raise RefusedError(
             413, f"recording {recording.id} does not fit a wav (4 GiB); recording.audio() of spectralize's Python API reads it"
         )  # fmt: skip
-    most = HEADER_BYTES + int(MOST_S * wav.sr) * wav.block_bytes
+    most = HEADER_BYTES + _step(wav) * wav.block_bytes
     response, span = _begin(wav.size_bytes, f"{recording.uid}.wav", content_type(recording, "wav"), most, most)
     if span is not None:
         response.response = send(sound.wav_blocks(recording, wav, *span))
     return response
+
+
+def _step(wav: Wav) -> int:
+    """Return how many samples are decoded at a time: `MOST_S`, but of fast rates and many channels not more than fit."""
+    return max(1, min(int(MOST_S * wav.sr), MOST_NUMBERS // wav.channels))
 
 
 def _begin(size: int, etag: str, kind: str, most_open: int, most: int) -> tuple[Response, tuple[int, int] | None]:
