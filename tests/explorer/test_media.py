@@ -3,6 +3,7 @@
 import io
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,8 @@ from flask.testing import FlaskClient
 
 from spectralize import open_store
 from spectralize.explorer.app import make_app
-from spectralize.explorer.media import choose_stream, content_type, readers, sound
+from spectralize.explorer.media import choose_stream, content_type, readers, sound, streams
+from spectralize.explorer.media.streams import plan_wav
 from spectralize.explorer.settings import Settings
 from spectralize.reader import Store as Reader
 from spectralize.reader import samples
@@ -187,7 +189,8 @@ def test_ranges_one_after_the_other_decode_once(
     monkeypatch.setattr(samples.av, "open", lambda *args, **options: opened.append(1) or real(*args, **options))
     monkeypatch.setattr(sound, "MOST_S", 1.0)
     path = address(reader, key, "?as=wav")
-    position, size = 0, client.head(path).content_length
+    # In the middle of a sample, so that each of them ends and begins there.
+    position, size = 47, client.head(path).content_length
     while position < size:
         position += len(client.get(path, headers={"Range": f"bytes={position}-"}).data)
     assert position == size > SECONDS * 88_200
@@ -261,3 +264,42 @@ def test_what_has_no_audio(sounds: tuple[Store, dict[str, bytes]], reader: Reade
     for path in ("/recordings/-1/audio", "/recordings/a.wav/audio", "/recordings/1e3/audio"):
         assert client.get(path).headers["Content-Type"] != "audio/wav"
     assert client.post(address(reader, "16.wav")).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "expected"),
+    [
+        ("a.mp3", {"size_bytes": 64 << 20}, "wav"),
+        ("a.mp3", {"size_bytes": (64 << 20) + 1}, "object"),
+        # RF64 rather than wav.
+        ("16.wav", {"size_bytes": 1 << 32}, "wav"),
+        # A header that is not to be trusted, or none.
+        ("a.flac", {"declared_duration_s": 12.2}, "wav"),
+        ("a.flac", {"declared_duration_s": None}, "wav"),
+        ("a.flac", {"decoded_channels": 9}, "wav"),
+        # More than a wav can hold.
+        ("a.wma", {"decoded_duration_s": 1e6}, "object"),
+        ("a.wma", {"decoded_duration_s": None}, "object"),
+    ],
+)
+def test_where_an_audio_element_plays_something_else(
+    reader: Reader, key: str, changes: dict[str, Any], expected: str
+) -> None:
+    assert choose_stream(replace(reader.recording(key), **changes)) == expected
+
+
+def test_a_wav_of_more_than_its_sizes_can_say(reader: Reader) -> None:
+    recording = reader.recording("a.wma")
+    # Two channels of 16 bits at 44.1 kHz fit 6.76 hours, one twice that.
+    wavs = [plan_wav(replace(recording, decoded_duration_s=hours * 3_600)) for hours in (6.7, 6.8, 13.5, 13.6)]
+    assert [wav and wav.channels for wav in wavs] == [2, 1, 1, None]
+    assert all(wav.size_bytes < 1 << 32 for wav in wavs if wav)
+
+
+def test_what_does_not_fit_a_wav_is_refused(
+    reader: Reader, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_MAX_WAV_BYTES", 1_000)
+    answer = client.get(address(reader, "a.wma", "?as=wav"))
+    assert answer.status_code == 413
+    assert "recording.audio() of spectralize's Python API" in answer.text

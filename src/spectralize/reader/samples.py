@@ -39,6 +39,9 @@ _RUN_UP_S = 1.0
 #: Decoding goes on from where it is rather than from a place that is looked for, if that is not further than this.
 _CLOSE_S = 10.0
 
+#: Samples before that place which can be had again: bytes of a sample may be asked for one by one.
+_OVERLAP = 1
+
 #: A file whose header and samples differ by more has been cut, joined or padded: its clock cannot be relied on.
 _CLOCK_SLACK_S = 0.1
 
@@ -79,7 +82,7 @@ class SampleReader:
 
     def is_near(self, first: int) -> bool:
         """Tell whether it is best to go on from where the last window ended."""
-        if self._decoding is None or self._decoding.position > first:
+        if self._decoding is None or first < self._decoding.position - _OVERLAP:
             return False
         sr = self.recording.decoded_samplerate_hz or 0
         return first - self._decoding.position <= _CLOSE_S * sr or not _can_seek(self.recording, first)
@@ -186,12 +189,12 @@ class _Decoding:
         self._positions = _positions(self._container, stream, first, is_seeking=self._is_seeking)
 
     def _replay(self, stop: int, until: float) -> Iterator[tuple[int, av.AudioFrame]]:
-        """Yield what is left of the last window, and what follows; keep what reaches beyond `stop` for the next one."""
+        """Yield what is left of the last window, and what follows; keep what the next one may begin with."""
         kept, self._kept = self._kept, []
         for position, frame in chain(kept, self._positions):
             if monotonic() > until:
                 raise LateError
-            if position + frame.samples > stop:
+            if position + frame.samples > stop - _OVERLAP:
                 self._kept.append((position, frame))
             yield position, frame
 

@@ -236,3 +236,22 @@ def test_any_window_is_exact_to_the_sample(sounds: tuple[Store, dict[str, bytes]
 @lru_cache(maxsize=8)
 def _decoded(data: bytes) -> Any:
     return decode(data)
+
+
+@pytest.mark.parametrize("key", ["a.flac", "a.mp3", "aac.aac", "opus.mka"])
+def test_one_window_after_the_other_is_the_whole(sounds: tuple[Store, dict[str, bytes]], key: str) -> None:
+    store, data = sounds
+    whole = decode(data[key])
+    rng = np.random.default_rng(1)
+    with open_store(store.dsn) as reader, samples.SampleReader(reader.recording(key), open_s3(), mono=True) as decoder:
+        position = 0
+        opened = None
+        while position < 300_000:
+            stop = position + int(rng.choice([1, 2, 500, 4_608, 50_000]))
+            # Windows may share their last sample, or leave some out.
+            for first, last in ((position, stop), (stop - 1, stop), (stop - 1, stop + 1), (stop + 10, stop + 11)):
+                y = decoder.read(first, last)
+                assert np.abs(y - whole.y[first:last]).max() <= FILES[key][1], (first, last)
+            opened = opened or decoder._decoding
+            assert decoder._decoding is opened
+            position = stop + 10

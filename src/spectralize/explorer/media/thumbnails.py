@@ -1,7 +1,7 @@
 """A recording at a glance: a small picture of its whole spectrogram.
 
 Making one costs what `read_columns` does, which has a bound whatever the length. A spectrogram never changes, so pictures are
-kept: by browsers where the address names the spectrogram, and the last `MAX_KEPT` here, some 10 kB each.
+kept: by browsers where the address names the spectrogram, and the last `MAX_KEPT` here, 10 to 25 kB each.
 """
 
 from __future__ import annotations
