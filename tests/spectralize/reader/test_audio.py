@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from spectralize import open_store
 from spectralize.errors import ReadError, ServiceError
 from spectralize.reader import Store as Reader
-from spectralize.reader import audio
+from spectralize.reader import rangefile, samples
 from spectralize.s3 import open_s3
 from tests.reference import decode
 from tests.spectralize.reader.conftest import OBJECTS, bucket_of
@@ -57,6 +57,7 @@ FILES = {
     "a.mp3": (lambda: write("mp3", "libmp3lame"), 1e-5, False),
     "aac.m4a": (lambda: write("ipod", "aac"), 0.05, True),
     "alac.m4a": (lambda: write("ipod", "alac"), 0.0, True),
+    "adpcm.wav": (lambda: write("wav", "adpcm_ima_wav"), 0.0, False),
     "opus.mka": (lambda: write("matroska", "libopus", 48_000), 0.0, False),
     "aac.aac": (lambda: write("adts", "aac"), 0.0, False),
 }
@@ -98,9 +99,9 @@ def test_only_what_is_needed_is_fetched(
 ) -> None:
     store, data = sounds
     # In proportion to the length of these files. FFmpeg goes to and fro within 64 kB, less than a block of real ones.
-    monkeypatch.setattr(audio, "_GET_BYTES", 1 << 11)
-    monkeypatch.setattr(audio, "_READ_BYTES", 1 << 11)
-    monkeypatch.setattr(audio, "_KEPT_BLOCKS", 1 << 6)
+    monkeypatch.setattr(rangefile, "_GET_BYTES", 1 << 11)
+    monkeypatch.setattr(samples, "_READ_BYTES", 1 << 11)
+    monkeypatch.setattr(rangefile, "_KEPT_BLOCKS", 1 << 6)
     client, fetched = open_s3(), []
     real = client.get_object
 
@@ -235,3 +236,22 @@ def test_any_window_is_exact_to_the_sample(sounds: tuple[Store, dict[str, bytes]
 @lru_cache(maxsize=8)
 def _decoded(data: bytes) -> Any:
     return decode(data)
+
+
+@pytest.mark.parametrize("key", ["a.flac", "a.mp3", "aac.aac", "opus.mka"])
+def test_one_window_after_the_other_is_the_whole(sounds: tuple[Store, dict[str, bytes]], key: str) -> None:
+    store, data = sounds
+    whole = decode(data[key])
+    rng = np.random.default_rng(1)
+    with open_store(store.dsn) as reader, samples.SampleReader(reader.recording(key), open_s3(), mono=True) as decoder:
+        position = 0
+        opened = None
+        while position < 300_000:
+            stop = position + int(rng.choice([1, 2, 500, 4_608, 50_000]))
+            # Windows may share their last sample, or leave some out.
+            for first, last in ((position, stop), (stop - 1, stop), (stop - 1, stop + 1), (stop + 10, stop + 11)):
+                y = decoder.read(first, last)
+                assert np.abs(y - whole.y[first:last]).max() <= FILES[key][1], (first, last)
+            opened = opened or decoder._decoding
+            assert decoder._decoding is opened
+            position = stop + 10
