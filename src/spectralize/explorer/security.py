@@ -32,7 +32,6 @@ _MOST_BYTES = 1 << 20
 #: Asked by machines, who know no password and any name of ours.
 _ALIVE, _READY = "/healthz", "/readyz"
 _FOR_MACHINES = frozenset({_ALIVE, _READY})
-_OPEN = frozenset({_ALIVE, _READY, signin.PATH, signin.STYLE, signin.END})
 
 #: Where Dash answers every path that nobody else wants: with the shell.
 _SHELL_ENDPOINTS = frozenset({"/", "/<path:path>"})
@@ -60,11 +59,13 @@ def protect(app: Dash, explorer: Explorer, pages: tuple[Page, ...]) -> None:
     server.config["MAX_CONTENT_LENGTH"] = _MOST_BYTES
     password = explorer.settings.password
     signing = None if password is None else signin.SignIn(server, explorer.settings, password)
+    # Where nobody signs in with us, these are not there.
+    is_open = _FOR_MACHINES | (frozenset() if signing is None else signin.OPEN)
     policy = _make_policy(app)
 
     def guard() -> AnyResponse | None:
         _refuse_strangers(explorer.settings)
-        if request.path not in _OPEN:
+        if request.path not in is_open:
             answer = _ask_who(explorer.settings, signing)
             if answer is not None:
                 return answer

@@ -25,6 +25,9 @@ PATH = "/sign-in"
 STYLE = "/sign-in.css"
 END = "/sign-out"
 
+#: What is shown to who is not signed in.
+OPEN = frozenset({PATH, STYLE, END})
+
 _LIFETIME = timedelta(hours=12)
 
 #: Failures that one address, and all together, have in a minute. Whoever keeps the second full keeps everybody out who is
@@ -120,6 +123,8 @@ class SignIn:
         server.add_url_rule(PATH, "sign-in", self.show, methods=["GET"])
         server.add_url_rule(PATH, "sign-in-post", self.enter, methods=["POST"])
         server.add_url_rule(END, "sign-out", self.leave, methods=["POST"])
+        # Of a link, which anybody can put anywhere, nothing comes.
+        server.add_url_rule(END, "sign-out-link", lambda: _see("/"), methods=["GET"])
         server.add_url_rule(STYLE, "sign-in-style", self.style, methods=["GET"])
 
     def is_signed_in(self) -> bool:

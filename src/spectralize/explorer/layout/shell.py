@@ -84,7 +84,7 @@ def _make_sign_out() -> Component:
 def make_trouble(text: str) -> Component:
     """Return a note above the page that a part of it could not be brought up to date."""
     return dmc.Alert(
-        text, title="That did not work", color="red", variant="filled", mb="md", withCloseButton=True,
+        text, title="That did not work", color="red.9", variant="filled", mb="md", withCloseButton=True,
         closeButtonLabel="Close", duration=20_000,
     )  # fmt: skip
 
