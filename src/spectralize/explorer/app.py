@@ -46,11 +46,15 @@ def make_app(settings: Settings, store: Store) -> Dash:
         use_pages=False,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
         add_log_handler=False,
+        on_error=security.show_trouble,
+        enable_mcp=False,
+        # With asgiref there, Dash would run each callback on a thread of its own, and each would connect to the database.
+        use_async=False,
     )
-    app.layout = make_shell(PAGES)
+    app.layout = make_shell(PAGES, signs_out=settings.password is not None)
     shell.register(app, explorer, PAGES)
     for module in (recordings, recording, viewer, compare, batches, overview):
         module.register(app, explorer)
     media.register(server, explorer)
-    security.protect(app, settings)
+    security.protect(app, explorer, PAGES)
     return app

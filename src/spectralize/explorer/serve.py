@@ -11,12 +11,13 @@ from types import FrameType
 
 from waitress.server import create_server  # type: ignore[import-untyped]
 
-from spectralize.database import resolve_dsn
 from spectralize.errors import ConfigError, ServiceError
 from spectralize.explorer.app import make_app
+from spectralize.explorer.context import BoundedSession, check_database
 from spectralize.explorer.settings import Settings
 from spectralize.reader import Store
-from spectralize.reader.session import Session
+
+_LOG = logging.getLogger(__name__)
 
 #: So many requests are worked on at a time, and so many connections to the database there are.
 _THREADS = 8
@@ -38,11 +39,19 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     Raises
     ------
     ConfigError
-        If it cannot listen there.
+        If the host is not of this machine, or the database lets us write where others reach us.
+    ServiceError
+        If the port is taken.
     """
     signal.signal(signal.SIGTERM, _end)
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    store = Store(Session(resolve_dsn(settings.dsn)))
+    store = Store(BoundedSession(settings))
+    reason = check_database(store.session)
+    if reason:
+        # It may come up after us. Pages say it until then.
+        _LOG.warning("%s", reason)
+    # This thread asks for nothing more.
+    store.close()
     app = make_app(settings, store)
     with _listen(settings) as listening:
         port = listening.getsockname()[1]

@@ -17,8 +17,6 @@ from spectralize.errors import ConfigError, ReadError, SpectralizeError
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
 
-_APPLICATION = "spectralize reader"
-
 #: Connections of a parent process, in its child: kept, because with the last reference the child would end them for both.
 _INHERITED: list[Connection] = []
 
@@ -92,6 +90,9 @@ class Session:
         If there is no address, or it is malformed. Nothing is connected yet.
     """
 
+    #: As the server's list of connections names us.
+    application = "spectralize reader"
+
     def __init__(self, dsn: str | None = None) -> None:
         self._dsn = resolve_dsn(dsn)
         self._begin()
@@ -141,7 +142,7 @@ class Session:
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Call `work` with a connection of its own that may change something, in one transaction. Errors as in `run`."""
-        with _read_errors(self._dsn), connect(self._dsn, application=_APPLICATION) as connection:
+        with _read_errors(self._dsn), connect(self._dsn, application=self.application) as connection:
             return work(connection)
 
     def close(self) -> None:
@@ -155,7 +156,7 @@ class Session:
         held: _Held | None = getattr(self._local, "held", None)
         if held is not None and held.is_usable:
             return held, False
-        held = _Held(connect(self._dsn, autocommit=True, read_only=True, application=_APPLICATION))
+        held = _Held(connect(self._dsn, autocommit=True, read_only=True, application=self.application))
         self._local.held = held
         self._held.add(ref(held, self._held.discard))
         return held, True

@@ -12,6 +12,9 @@ from spectralize.explorer.pages import Page
 
 _HEADER_PX = 56
 
+#: However far down the page has been scrolled.
+_IN_SIGHT = {"position": "sticky", "top": _HEADER_PX + 8, "zIndex": 10}
+
 #: Mantine's own blue is too light for text on white.
 _THEME = {
     "primaryColor": "indigo",
@@ -22,8 +25,8 @@ _THEME = {
 }
 
 
-def make_shell(pages: Sequence[Page]) -> Component:
-    """Return everything but the page itself, which goes into ``page``."""
+def make_shell(pages: Sequence[Page], *, signs_out: bool = False) -> Component:
+    """Return everything but the page itself, which goes into ``page``, and what went wrong there, into ``trouble``."""
     links = [
         dmc.Anchor(label, href=href, className="nav-link", id={"type": "nav", "href": href})
         for page in pages
@@ -39,6 +42,7 @@ def make_shell(pages: Sequence[Page]) -> Component:
                     "Dark", id="theme-toggle", variant="default", size="compact-sm",
                     **{"aria-label": "Switch between light and dark"},
                 ),
+                *([_make_sign_out()] if signs_out else []),
             ],
             h="100%", px="md", gap="md", wrap="nowrap", className="header",
         )
@@ -52,7 +56,15 @@ def make_shell(pages: Sequence[Page]) -> Component:
             dcc.Store(id="visit"),
             html.A("Skip to content", href="#page", className="skip-link"),
             dmc.AppShell(
-                [header, dmc.AppShellMain(html.Div(id="page", tabIndex=-1, **{"aria-live": "off"}))],
+                [
+                    header,
+                    dmc.AppShellMain(
+                        [
+                            html.Div(id="trouble", style=_IN_SIGHT),
+                            html.Div(id="page", tabIndex=-1, **{"aria-live": "off"}),
+                        ]
+                    ),
+                ],
                 header={"height": _HEADER_PX},
                 padding="md",
             ),
@@ -61,6 +73,20 @@ def make_shell(pages: Sequence[Page]) -> Component:
         theme=_THEME,
         defaultColorScheme="auto",
     )
+
+
+def _make_sign_out() -> Component:
+    # A form, so that a link from elsewhere cannot do it.
+    button = dmc.Button("Sign out", buttonProps={"type": "submit"}, variant="default", size="compact-sm")
+    return html.Form(button, action="/sign-out", method="POST")
+
+
+def make_trouble(text: str) -> Component:
+    """Return a note above the page that a part of it could not be brought up to date."""
+    return dmc.Alert(
+        text, title="That did not work", color="red.9", variant="filled", mb="md", withCloseButton=True,
+        closeButtonLabel="Close", duration=20_000,
+    )  # fmt: skip
 
 
 def make_message(title: str, text: str) -> Component:
