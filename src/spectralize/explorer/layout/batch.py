@@ -144,7 +144,7 @@ def _sums(facts: BatchFacts) -> Component:
         [html.Strong("Objects listed"), html.Strong(parts.count_text(batch["listed"]))],
         *([sign + name, parts.count_text(n)] for sign, name, n in listed),
         [html.Strong("Spectrograms planned"), html.Strong(parts.count_text(batch["planned_spectrograms"]))],
-        *([[sign, parts.badge(name)], parts.count_text(n)] for sign, name, n in planned),
+        *([[sign, parts.badge(name)] if n else sign + name, parts.count_text(n)] for sign, name, n in planned),
     ]
     table = parts.rows_table(
         (Column("What"), Column("How many", True)), rows, label="Sums", element_id="batch-sums", min_width_px=200
@@ -176,17 +176,13 @@ def _verdict(verdict: Verdict) -> Component:
 def _classes(facts: BatchFacts) -> Component | None:
     if not facts.counts.classes:
         return None
-    batch_id = facts.batch["batch_id"]
     rows = [
-        [
-            parts.badge(outcome), parts.plain(name), parts.count_text(n), REJECT_CLASSES.get(name, ""),
-            parts.link("Show", line_address(batch_id, outcome), **{"aria-label": f"Show the {outcome} objects"}),
-        ]
+        [parts.badge(outcome), parts.plain(name), parts.count_text(n), REJECT_CLASSES.get(name, "")]
         for outcome, name, n in facts.counts.classes
-    ]  # fmt: skip
-    columns = Column("Outcome"), Column("Class"), Column("How many", True), Column("Meaning"), Column("Objects")
+    ]
+    columns = Column("Outcome"), Column("Class"), Column("How many", True), Column("Meaning")
     table = parts.rows_table(
-        columns, rows, label="Refused objects by class", element_id="batch-classes", min_width_px=560
+        columns, rows, label="Refused objects by class", element_id="batch-classes", min_width_px=480
     )
     return parts.section("Why objects were refused", table)
 

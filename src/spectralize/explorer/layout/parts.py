@@ -204,13 +204,17 @@ def _cell(column: Column, content: Content) -> Component:
 def disclosure(summary: str, *children: Component, element_id: str | None = None) -> Component:
     """Return something that is folded away until somebody wants it."""
     named = {} if element_id is None else {"id": element_id}
-    return html.Details([html.Summary(summary, style={"cursor": "pointer"}), *children], **named)
+    return html.Details(
+        [html.Summary(summary, style={"cursor": "pointer", "fontSize": "var(--mantine-font-size-sm)"}), *children],
+        **named,
+    )
 
 
 def notice(text: Content, *, color: str = "red", title: str | None = None, element_id: str | None = None) -> Component:
     """Return a box that says what is the matter."""
     named = {} if element_id is None else {"id": element_id}
-    return dmc.Alert(text, title=title, color=color, variant="outline", my="sm", style=_FOLDED, **named)
+    edge = {"borderLeft": f"4px solid var(--mantine-color-{color}-6)"}
+    return dmc.Alert(text, title=title, color=color, variant="default", my="sm", style=_FOLDED | edge, **named)
 
 
 def pager(page: int, n_pages: int, address: Callable[[int], str], *, label: str, element_id: str) -> Component:
