@@ -16,13 +16,14 @@ from spectralize.errors import ConfigError, LedgerError, ReadError, SpectralizeE
 from spectralize.explorer.context import Explorer
 from spectralize.explorer.layout import parts
 from spectralize.explorer.layout.batch import BatchFacts, make_batch, make_lines
-from spectralize.explorer.layout.batches import PATH, make_list
+from spectralize.explorer.layout.batches import PATH, make_filters, make_list
 from spectralize.explorer.visits import Visit, write_query
 from spectralize.gate import Verdict, list_verdicts
 from spectralize.ledgerpages import (
     AUDIO_SUMS,
     ORDER,
     STATES,
+    BatchPage,
     LineCounts,
     read_batch_page,
     read_line_counts,
@@ -44,7 +45,14 @@ Connection = psycopg.Connection[Any]
 
 def render_list(explorer: Explorer, visit: Visit, **groups: str) -> Component:
     """Make the page."""
-    return html.Div([parts.heading("Batches"), html.Div(_list(explorer, visit), id="batches-content")])
+    page, number = _read_list(explorer, visit)
+    return html.Div(
+        [
+            parts.heading("Batches"),
+            make_filters(page.sources, source=visit.first("source"), state=_state(visit)),
+            html.Div(_list(page, number, visit), id="batches-content"),
+        ]
+    )
 
 
 def render_batch(explorer: Explorer, visit: Visit, batch_id: str) -> Component:
@@ -75,14 +83,18 @@ def register(app: Dash, explorer: Explorer) -> None:
 
     @app.callback(
         Output("batches-content", "children"),
+        Output("batches-source", "value"),
+        Output("batches-state", "value"),
         Input("url", "search"),
         State("url", "pathname"),
         prevent_initial_call=True,
     )
-    def follow_list(search: str | None, path: str | None) -> list[Component]:
+    def follow_list(search: str | None, path: str | None) -> tuple[list[Component], str | None, str | None]:
         if _stripped(path) != PATH:
             raise PreventUpdate
-        return _or_say(lambda: _list(explorer, Visit.of({"path": path, "search": search})))
+        visit = Visit.of({"path": path, "search": search})
+        found = _or_say(lambda: _list(*_read_list(explorer, visit), visit))
+        return found, visit.first("source") or None, _state(visit) or None
 
     @app.callback(
         Output("batch-objects", "children"), Input("url", "search"), State("url", "pathname"), prevent_initial_call=True
@@ -108,28 +120,33 @@ def register(app: Dash, explorer: Explorer) -> None:
     )
     def filter_list(source: str | None, state: str | None, search: str | None, path: str | None) -> str:
         shown = Visit.of({"path": path, "search": search})
-        # The filters are made anew with the page that they have asked for, and then ask for it again.
+        # The filters are set to what the address asks for, and then ask for it again.
         if _stripped(path) != PATH or (source or "", state or "") == (shown.first("source"), _state(shown)):
             raise PreventUpdate
         return write_query({"source": source, "state": state})
 
 
-def _list(explorer: Explorer, visit: Visit) -> list[Component]:
-    source, state = visit.first("source"), _state(visit)
+def _read_list(explorer: Explorer, visit: Visit) -> tuple[BatchPage, int]:
+    """Return the page that is asked for, or the last one, and its number: an address may be of when there were more."""
+    values: dict[str, Any] = {
+        "source": visit.first("source") or None,
+        "state": _state(visit) or None,
+        "limit": BATCHES_PER_PAGE,
+    }
 
-    def read(connection: Connection) -> list[Component]:
+    def read(connection: Connection) -> tuple[BatchPage, int]:
         number = _page(visit)
-        while True:
-            page = read_batch_page(
-                connection, source=source or None, state=state or None,
-                limit=BATCHES_PER_PAGE, offset=(number - 1) * BATCHES_PER_PAGE,
-            )  # fmt: skip
-            if page.batches or number == 1:
-                return make_list(page, number=number, page_size=BATCHES_PER_PAGE, source=source, state=state)
-            # An old address, of when there were more like that.
-            number = max(1, min(number - 1, -(-page.total // BATCHES_PER_PAGE)))
+        page = read_batch_page(connection, **values, offset=(number - 1) * BATCHES_PER_PAGE)
+        if page.batches or number == 1:
+            return page, number
+        number = max(1, -(-page.total // BATCHES_PER_PAGE))
+        return read_batch_page(connection, **values, offset=(number - 1) * BATCHES_PER_PAGE), number
 
     return explorer.read(read)
+
+
+def _list(page: BatchPage, number: int, visit: Visit) -> list[Component]:
+    return make_list(page, number=number, page_size=BATCHES_PER_PAGE, source=visit.first("source"), state=_state(visit))
 
 
 def _lines(connection: Connection, batch_id: int, counts: LineCounts, visit: Visit) -> list[Component]:

@@ -28,29 +28,33 @@ _CAPTION = (
 )
 
 
-def make_list(page: BatchPage, *, number: int, page_size: int, source: str, state: str) -> list[Component]:
-    """Return the page's content: filters, the table, and links to the other pages."""
-    n_pages = max(1, -(-page.total // page_size))
-
-    def address(to: int) -> str:
-        return PATH + write_query({"source": source, "state": state, "page": to if to > 1 else None})
-
-    filters = dmc.Group(
+def make_filters(sources: Sequence[str], *, source: str, state: str) -> Component:
+    """Return the filters. They stay while the list changes, or whoever goes by keyboard would lose their place."""
+    return dmc.Group(
         [
             dmc.Select(
-                id="batches-source", label="Source", data=sorted({*page.sources, *filter(None, [source])}), value=source or None,
+                id="batches-source", label="Source", data=sorted({*sources, *filter(None, [source])}), value=source or None,
                 placeholder="Any", clearable=True, searchable=True, w=200, size="sm",
             ),
             dmc.Select(
                 id="batches-state", label="State", data=list(STATES), value=state or None, placeholder="Any",
                 clearable=True, w=160, size="sm",
             ),
-            html.Div(_count(page.total), id="batches-count", role="status"),
         ],
-        align="flex-end", gap="md", mb="sm",
+        gap="md", mb="sm",
     )  # fmt: skip
+
+
+def make_list(page: BatchPage, *, number: int, page_size: int, source: str, state: str) -> list[Component]:
+    """Return what the filters let through: how many, the table, and links to the other pages."""
+    n_pages = max(1, -(-page.total // page_size))
+
+    def address(to: int) -> str:
+        return PATH + write_query({"source": source, "state": state, "page": to if to > 1 else None})
+
+    count = html.Div(_count(page.total), id="batches-count", role="status")
     if not page.batches:
-        return [filters, parts.notice(_nothing(source, state), color="gray", element_id="batches-none")]
+        return [count, parts.notice(_nothing(source, state), color="gray", element_id="batches-none")]
     table = parts.rows_table(
         COLUMNS,
         [row for batch in page.batches for row in _rows(batch)],
@@ -59,7 +63,7 @@ def make_list(page: BatchPage, *, number: int, page_size: int, source: str, stat
         min_width_px=1250,
     )
     return [
-        filters,
+        count,
         table,
         parts.dim(_CAPTION, mt="xs"),
         parts.pager(number, n_pages, address, label="Pages of batches", element_id="batches-pages"),
