@@ -176,6 +176,8 @@ def test_objects_come_worst_first_and_by_pages(explorer: Explorer, ledger: dict[
         f"/batches/{number}", *(f"/batches/{number}?outcome={name}" for name in ("failed", "rejected", "pending")),
     }  # fmt: skip
 
+    assert "pending 2\u202f700" in texts(by_id(page, "batch-outcomes"))
+
     # Every object is on one page, once.
     seen = []
     for at in range(1, 31):

@@ -122,7 +122,9 @@ def test_many_formats_and_classes_stay_a_page() -> None:
         formats=tuple(("con\ntainer", f"codec{n:02d}", 100 - n, 3600.0) for n in range(50)),
         refusals=tuple(("failed", f"Class{n}", 1) for n in range(100)),
     )  # fmt: skip
+    facts = dataclasses.replace(facts, outcomes=facts.outcomes | {"failed": 12_000})
     page = make_overview(facts, is_dark=False)
+    assert texts(by_id(page, "overview-outcomes"))[-1] == "12\u202f000"
     formats = rows(by_id(page, "overview-formats"))
     assert len(formats) == 8
     assert formats[0][0] == "con\\ntainer / codec00"

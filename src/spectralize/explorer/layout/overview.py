@@ -80,7 +80,7 @@ def _totals(facts: StoreFacts) -> Component:
 
 def _outcome_link(outcome: str, n: int) -> Component:
     name = parts.count_text(n)
-    return parts.link(name, recordings_address(outcome), **{"aria-label": f"{name} {outcome}"})
+    return parts.link([name], recordings_address(outcome), **{"aria-label": f"{name} {outcome}"})
 
 
 def recordings_address(outcome: str) -> str:

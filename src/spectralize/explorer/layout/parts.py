@@ -131,9 +131,10 @@ def plain(text: str | None, *, longest: int = 1000) -> str:
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
-def link(text: str, href: str, **more: Any) -> Component:
-    """Return a link inside the explorer. Its text may be hostile, its address is ours."""
-    return dmc.Anchor(plain(text), href=href, underline="always", inherit=True, **more)
+def link(text: Content, href: str, **more: Any) -> Component:
+    """Return a link inside the explorer. A text may be hostile; its address is ours, and so is what is more than a text."""
+    shown = plain(text) if isinstance(text, str) else text
+    return dmc.Anchor(shown, href=href, underline="always", inherit=True, **more)
 
 
 def outside_link(text: str, href: str) -> Component:
@@ -232,7 +233,8 @@ def choices(
     """Return links of which one is chosen: (text, how many or None, address, whether it is this one)."""
     links = [
         link(
-            text if n is None else f"{text} {count_text(n)}", href, fw=700 if is_chosen else 400,
+            text if n is None else [f"{plain(text)} {count_text(n)}"],
+            href, fw=700 if is_chosen else 400,
             **({"aria-current": "true"} if is_chosen else {}),
         )
         for text, n, href, is_chosen in options
