@@ -16,8 +16,8 @@ from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk import BaseHook, BaseOperatorLink
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+from spectralize.airflowlinks import lineage_address, page_address
 from spectralize_connections import SPARK_CONN_ID, has_own_ui, ui_url
-from spectralize_run_page import lineage_address, page_address
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Connection, Context

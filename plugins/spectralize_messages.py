@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectralize.airflowlinks import page_address, run_address
 from spectralize.errors import as_one_line
 from spectralize.tables import LISTING, OUTCOMES
-from spectralize_run_page import page_address, run_address
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-from spectralize_run_page import PREFIX, headers, page_address, render_message, render_run, run_address
+from spectralize.airflowlinks import PREFIX, page_address, run_address
+from spectralize_run_page import headers, render_message, render_run
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -10,7 +10,6 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from spectralize.errors import as_one_line
 
@@ -19,26 +18,8 @@ if TYPE_CHECKING:
 
     from spectralize.runreport import RunReport
 
-#: Below the address of the api-server.
-PREFIX = "/spectralize"
-
 #: Beside the plugins, but no .py: Airflow imports each of those.
 _FOLDER = Path(__file__).with_name("templates")
-
-
-def page_address(base_url: str, dag_id: str, run_id: str) -> str:
-    """Return the address of a run's page."""
-    return f"{base_url.rstrip('/')}{PREFIX}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
-
-
-def lineage_address(base_url: str, dag_id: str, run_id: str) -> str:
-    """Return the address of the lineage on a run's page: that of its newest try."""
-    return f"{page_address(base_url, dag_id, run_id)}#lineage"
-
-
-def run_address(base_url: str, dag_id: str, run_id: str) -> str:
-    """Return the address of the run in Airflow's own UI."""
-    return f"{base_url.rstrip('/')}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
 
 
 def headers() -> Mapping[str, str]:

@@ -234,6 +234,6 @@ def test_the_policy_allows_its_own_style_sheet_and_nothing_else() -> None:
     ],
 )
 def test_an_address_holds_any_id(dag_id: str, run_id: str, path: str) -> None:
-    from spectralize_run_page import page_address
+    from spectralize.airflowlinks import page_address
 
     assert page_address("https://host/airflow/", dag_id, run_id) == f"https://host/airflow/spectralize/dags/{path}"
