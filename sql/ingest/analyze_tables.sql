@@ -4,4 +4,5 @@ ANALYZE spectralize.objects;
 ANALYZE spectralize.batch_objects;
 ANALYZE spectralize.recordings;
 ANALYZE spectralize.spectrograms;
+ANALYZE spectralize.catalogue;
 SELECT spectralize.analyze_batch({{ ti.xcom_pull(task_ids='plan_batch')['batch_id'] }});

@@ -7,6 +7,7 @@ WITH expected (table_name, definition) AS (
            ('batch_objects', 'btree (object_id, profile_id)'),
            ('batches', 'btree (opened_at) WHERE (closed_at IS NULL)'),
            ('batches', 'btree (source, batch_id DESC)'),
+           ('catalogue', 'btree (outcome, bucket, key, object_id)'),
            ('mel_frames', 'btree (spectrogram_id, frame_time)'),
            ('mel_seconds', 'btree (spectrogram_id, second_at)'),
            ('objects', 'btree (bucket, key) WHERE (forgotten_at IS NOT NULL)'),

@@ -1,9 +1,18 @@
--- The triggers that refuse forgotten recordings and expired pins are there, and no trigger of the schema is disabled.
+-- The triggers that refuse forgotten recordings and expired pins, and those that keep the catalogue, are there, and no trigger
+-- of the schema is disabled.
 SELECT format('table %s', expected.table_name) AS what,
-       format('the trigger %s, before each row on %s, is missing', expected.name, expected.events) AS breach
+       format('the trigger %s, %s, is missing', expected.name, expected.events) AS breach
 FROM (
-    VALUES ('recordings', 'refuse_forgotten', 'insert', 7),
-           ('snapshot_spectrograms', 'refuse_expired_pin', 'insert or update', 23)
+    VALUES ('recordings', 'refuse_forgotten', 'before each row on insert', 7),
+           ('snapshot_spectrograms', 'refuse_expired_pin', 'before each row on insert or update', 23),
+           ('batch_objects', 'refresh_settled', 'after each insert', 4),
+           ('batch_objects', 'refresh_changed', 'after each update', 16),
+           ('batch_objects', 'refresh_settled', 'after each delete', 8),
+           ('spectrograms', 'refresh_changed', 'after each update', 16),
+           ('spectrograms', 'refresh_changed', 'after each delete', 8),
+           ('recordings', 'refresh_changed', 'after each update', 16),
+           ('recordings', 'refresh_changed', 'after each delete', 8),
+           ('objects', 'refresh_reordered', 'after each update', 16)
 ) AS expected (table_name, name, events, type)
 WHERE NOT EXISTS (
     SELECT FROM pg_trigger AS g

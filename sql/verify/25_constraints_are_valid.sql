@@ -5,6 +5,7 @@ WITH expected (table_name, suffixes) AS (
            ('batch_objects', ARRAY['batch_id_fkey', 'check', 'check1', 'object_id_fkey', 'outcome_check', 'pkey',
                                    'profile_id_fkey', 'spectrogram_id_fkey']),
            ('batches', ARRAY['check', 'check1', 'dag_id_run_id_try_key', 'kind_check', 'pkey', 'state_check', 'try_check']),
+           ('catalogue', ARRAY['pkey']),
            ('objects', ARRAY['bucket_key_etag_size_bytes_key', 'partition_origin_check', 'pkey', 'size_bytes_check']),
            ('profiles', ARRAY['name_key', 'pkey']),
            ('recordings', ARRAY['batch_id_fkey', 'object_id_fkey', 'pkey', 'sha256_check']),

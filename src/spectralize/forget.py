@@ -216,7 +216,7 @@ WHERE hypertable_schema = 'spectralize' AND range_start < %s AND range_end > %s
 
 def _vacuum(connection: Connection, doomed: Sequence[Doomed]) -> None:
     """Let the dead rows leave the pages of the tables that had them; a table that is in use is left to autovacuum."""
-    tables: set[tuple[str, str]] = {(SCHEMA, "recordings")}
+    tables: set[tuple[str, str]] = {(SCHEMA, "catalogue"), (SCHEMA, "recordings")}
     spans: set[tuple[datetime, datetime]] = {(item.until, item.recorded_at) for item in doomed}
     for span in spans:
         tables |= set(connection.execute(_CHUNKS, span).fetchall())

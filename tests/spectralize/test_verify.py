@@ -156,6 +156,13 @@ BREACHES = {
     "current_is_the_newest": view("SELECT * FROM v WHERE key LIKE ''a%''"),
     "current_is_the_newest: twice": view("SELECT * FROM v UNION ALL SELECT * FROM v"),
     "current_is_the_newest: gone": "DROP VIEW spectralize.current_spectrograms CASCADE",
+    "catalogue_is_exact": "DELETE FROM spectralize.catalogue WHERE key LIKE 'b%'",
+    "catalogue_is_exact: more": (
+        "CREATE TEMPORARY TABLE more AS SELECT * FROM spectralize.catalogue LIMIT 1; UPDATE more SET key = 'nowhere'; "
+        "INSERT INTO spectralize.catalogue TABLE more"
+    ),
+    "catalogue_is_exact: outcome": "UPDATE spectralize.catalogue SET outcome = 'partial'",
+    "catalogue_is_exact: words": "UPDATE spectralize.catalogue SET words = words || ' more' WHERE key LIKE 'b%'",
     "indexes_are_there": "DROP INDEX spectralize.mel_frames_spectrogram_time_idx",
     "chunks_have_the_indexes": f"DO $$ BEGIN EXECUTE 'DROP INDEX ' || ({CHUNK_INDEX}); END $$",
     "chunks_keep_to_their_ranges": (
@@ -173,6 +180,7 @@ BREACHES = {
     ),
     "triggers_are_enabled": "ALTER TABLE spectralize.recordings DISABLE TRIGGER refuse_forgotten",
     "triggers_are_enabled: gone": "DROP TRIGGER refuse_expired_pin ON spectralize.snapshot_spectrograms",
+    "triggers_are_enabled: catalogue": "DROP TRIGGER refresh_on_update ON spectralize.objects",
     "triggers_are_enabled: all": "ALTER TABLE spectralize.batch_objects DISABLE TRIGGER ALL",
     "constraints_are_valid": "ALTER TABLE spectralize.batches DROP CONSTRAINT batches_check",
     "constraints_are_valid: unchecked": (
@@ -189,6 +197,10 @@ CONSEQUENCES = {
     "outcomes_match_spectrograms": {"spectrograms_are_in_the_ledger"},
     "spectrograms_are_in_the_ledger": {"batch_counts_match_lines"},
     "snapshots_are_kept": {"no_orphan_rows"},
+    # The catalogue is what the view comes to.
+    "current_is_the_newest": {"catalogue_is_exact"},
+    "current_is_the_newest: twice": {"catalogue_is_exact"},
+    "current_is_the_newest: gone": {"catalogue_is_exact"},
 }
 
 
