@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ NAME = "explorer"
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONUNBUFFERED", "SPECTRALIZE_CONFIG", MARKER)
 #: What its user may set beyond that, a password for example. Where it listens is given on its command line, which wins.
 SETTINGS = "SPECTRALIZE_EXPLORER_"
+#: The settings with which it answers those who are signed in only.
+SIGN_IN = ("SPECTRALIZE_EXPLORER_PASSWORD", "SPECTRALIZE_EXPLORER_PASSWORD_FILE", "SPECTRALIZE_EXPLORER_PROXY_HEADER")
+
+#: How a PNG file begins.
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +78,22 @@ class Explorer:
             raise NotReady(f"{address}: {error}") from error
         if answer.status_code != 200 or answer.text.strip() != "ok":
             raise NotReady(f"{address} answers {answer.status_code} {answer.text[:80]!r}")
+
+    def find_fault(self, picture_of: tuple[int, str] | None) -> str | None:
+        """Return what is wrong with the explorer, or None.
+
+        ``picture_of`` is a recording that it has to have a picture of, and a profile; those who would have to sign in look at
+        its health alone.
+        """
+        try:
+            self.check()
+            if picture_of is None or any(os.environ.get(name) for name in SIGN_IN):
+                return None
+            path, profile = f"/recordings/{picture_of[0]}/thumbnail.png", picture_of[1]
+            answer = httpx.get(f"{self.url}{path}", params={"profile": profile}, timeout=30, trust_env=False)
+        except (NotReady, httpx.TransportError) as error:
+            return f"the explorer does not answer: {error}"
+        if answer.status_code != 200 or not answer.content.startswith(PNG):
+            said = f"{answer.status_code} {answer.headers.get('content-type', '')} {answer.content[:80]!r}"
+            return f"the explorer has no picture of a loaded recording: {answer.url} answers {said}"
+        return None
