@@ -1,5 +1,5 @@
-# The image of every Airflow and Spark service in docker-compose.yaml. One image for all, because the Spark driver (in the
-# scheduler) and the executors must have the same Python, the same libraries and the same Java.
+# The image of every Airflow and Spark service in docker-compose.yaml, and of the explorer. One image for all, because the Spark
+# driver (in the scheduler) and the executors must have the same Python, the same libraries and the same Java.
 FROM python:3.11-slim-bookworm
 
 # Spark needs a Java runtime. Slim images leave out the folder that Debian's Java packages may link their manual into.

@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down seed status password test test-slow bench lint format lock clean
+.PHONY: help install demo up down seed status password browser test test-slow bench lint format lock clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -20,7 +20,7 @@ $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml local/inst
 demo: $(INSTALLED)  ## Start the stack, ingest real recordings through Airflow and Spark, show the result (AUDIO=<folder>: your own)
 	@$(BIN)/python -m local demo $(if $(AUDIO),--audio "$(AUDIO)")
 
-up: $(INSTALLED)  ## Start the embedded stack: S3, TimescaleDB, Airflow
+up: $(INSTALLED)  ## Start the embedded stack: S3, TimescaleDB, Airflow, the explorer
 	@$(BIN)/python -m local up
 
 down:  ## Stop the embedded stack
@@ -35,10 +35,14 @@ status: $(INSTALLED)  ## Show the services of the stack and their addresses
 password: $(INSTALLED)  ## Print the password of the Airflow user
 	@$(BIN)/python -m local password
 
-test: $(INSTALLED)  ## Run the tests against real servers (ARGS="-k word": some of them, in one process)
+# Where there is one, this costs nothing.
+browser:
+	@bash local/browser.sh
+
+test: $(INSTALLED) browser  ## Run the tests against real servers (ARGS="-k word": some of them, in one process)
 	@$(BIN)/python -m pytest -m "not slow" $(or $(ARGS),$(WORKERS))
 
-test-slow: $(INSTALLED)  ## Run the longer scenarios
+test-slow: $(INSTALLED) browser  ## Run the longer scenarios
 	@$(BIN)/python -m pytest -m slow $(or $(ARGS),$(WORKERS))
 
 bench: $(INSTALLED)  ## Measure against peers; figures go to bench/results.json

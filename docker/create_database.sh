@@ -1,16 +1,43 @@
 #!/usr/bin/env bash
-# Create one database with an owner who is no superuser. PostgreSQL's images run this once, on an empty data folder.
-# DATABASE names both, DATABASE_PASSWORD is the owner's, EXTENSIONS lists what only a superuser may install.
+# Create one database with an owner who is no superuser, and a role that only reads it. PostgreSQL's images run this once, on an
+# empty data folder; run again by hand, it adds what is missing.
+# DATABASE names database and owner, DATABASE_PASSWORD is the owner's, EXTENSIONS lists what only a superuser may install.
+# READER, if given, is the role that reads, READER_PASSWORD its password.
 set -euo pipefail
 
-# The password goes from the environment into psql: on a command line, every process could read it.
-psql --set ON_ERROR_STOP=1 --no-psqlrc --username "$POSTGRES_USER" --dbname postgres --set database="$DATABASE" <<'SQL'
+run_psql() { psql --set ON_ERROR_STOP=1 --no-psqlrc --quiet --username "${POSTGRES_USER:-postgres}" --dbname "$@"; }
+
+# Passwords go from the environment into psql: on a command line, every process could read them.
+run_psql postgres --set database="$DATABASE" <<'SQL'
 \getenv password DATABASE_PASSWORD
-create role :"database" login password :'password';
-create database :"database" owner :"database";
+select not exists (select from pg_roles where rolname = :'database') as is_missing \gset
+\if :is_missing
+    create role :"database" login password :'password';
+\endif
+select not exists (select from pg_database where datname = :'database') as is_missing \gset
+\if :is_missing
+    create database :"database" owner :"database";
+\endif
 SQL
 
 for extension in ${EXTENSIONS:-}; do
-    psql --set ON_ERROR_STOP=1 --no-psqlrc --username "$POSTGRES_USER" --dbname "$DATABASE" \
-        --set extension="$extension" <<<'create extension if not exists :"extension";'
+    run_psql "$DATABASE" --set extension="$extension" <<<'create extension if not exists :"extension";'
 done
+
+if [ -n "${READER:-}" ]; then
+    # It reads what migrations will create, too, and has a place to write nowhere: what everybody has otherwise is the owner's.
+    run_psql "$DATABASE" --set reader="$READER" <<'SQL'
+\getenv password READER_PASSWORD
+select not exists (select from pg_roles where rolname = :'reader') as is_missing \gset
+\if :is_missing
+    begin;
+    create role :"reader" login password :'password';
+    grant pg_read_all_data to :"reader";
+    alter role :"reader" set default_transaction_read_only = on;
+    alter role :"reader" set statement_timeout = '30s';
+    revoke temporary on database :"DBNAME" from public;
+    revoke create on schema public from public;
+    commit;
+\endif
+SQL
+fi

@@ -24,6 +24,10 @@ def fetch(url: str) -> dict:
 
 def find_fault(service: str) -> str | None:
     """Return what is wrong with the service, or None."""
+    if service == "explorer":
+        # Anything but a 200 is an error.
+        _open("http://127.0.0.1:8050/healthz", timeout=50).close()
+        return None
     if service == "spark-master":
         status = fetch("http://127.0.0.1:8080/json/")["status"]
         return None if status == "ALIVE" else f"the master is {status}"

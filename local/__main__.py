@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="S3, TimescaleDB and Airflow on this machine.",
+    help="S3, TimescaleDB, Airflow and the explorer on this machine.",
 )
 # Tables need more than the 80 columns that rich assumes where there is no terminal.
 console = Console(width=None if sys.stdout.isatty() else 140)

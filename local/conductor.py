@@ -6,11 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from typing import Protocol
 
-from local import environment, processes, services
+from local import environment, explorer, processes, services
 from local.airflow import COMPONENTS, SPARK_POOL, SPARK_POOL_DESCRIPTION, USER, spark_pool_slots
 from local.airflow_api import AirflowApi
 from local.errors import StackError
@@ -37,14 +37,17 @@ class Conductor:
         components = [name for name in names if name in COMPONENTS]
         with ThreadPoolExecutor() as pool:
             stores = {name: pool.submit(self._start_store, name) for name in names if name in services.STORES}
+            reading = pool.submit(self._start_explorer, stores.values()) if explorer.NAME in names else None
             if components:
                 if "metadata" in stores:
                     stores["metadata"].result()
                 self._migrate()
             for store in stores.values():
                 store.result()
-        if components:
-            self._start_airflow(components)
+            if components:
+                self._start_airflow(components)
+            if reading:
+                reading.result()
 
     def manage(self, wanted: Collection[str]) -> list[str]:
         """Have a process manager with the current settings.
@@ -67,7 +70,7 @@ class Conductor:
         return [name for name in self._known.names if name in wanted or name in interrupted]
 
     def stop(self) -> None:
-        """Stop everything, Airflow first, so that no task loses its database while it works."""
+        """Stop everything, the stores last, so that no task loses its database while it works."""
         begun = monotonic()
         supervisor = self._supervisor
         if scheduler := supervisor.infos()["scheduler"].pid:
@@ -75,7 +78,7 @@ class Conductor:
             supervisor.ask_to_stop(["scheduler", "triggerer", "dag-processor"])
             processes.end(processes.grandchildren(scheduler))
         supervisor.stop(["scheduler", "triggerer", "dag-processor"])
-        supervisor.stop(["api-server"])
+        supervisor.stop(["api-server", explorer.NAME])
         managed = [info.pid for info in supervisor.infos().values() if info.pid]
         left = processes.unmanaged(self._layout.stack, managed)
         processes.end([process for process in left if process.pid != supervisor.pid()])
@@ -93,6 +96,16 @@ class Conductor:
         self._await([name], store.check, timeout_s=90)
         self._await([name], store.provision, timeout_s=60)
         self._report(name, begun, self._known.addresses()[name])
+
+    def _start_explorer(self, stores: Collection[Future[None]]) -> None:
+        """Start the explorer once the stores are there; Airflow, which takes longer, starts beside it."""
+        for store in stores:
+            store.result()
+        begun = monotonic()
+        self._supervisor.start(explorer.NAME)
+        # Seconds on an idle machine. Airflow, which migrates its metadata the first time, leaves none idle.
+        self._await([explorer.NAME], self._known.explorer.check, timeout_s=120)
+        self._report(explorer.NAME, begun, self._known.explorer.url)
 
     def _migrate(self) -> None:
         begun = monotonic()

@@ -148,7 +148,8 @@ class Demo:
         Raises
         ------
         StackError
-            If the run failed, a file has another outcome than expected, or the store breaks an invariant.
+            If the run failed, a file has another outcome than expected, the store breaks an invariant, or the explorer does not
+            show what was loaded.
         """
         with connect(self.stack.dsn) as connection:
             found = {
@@ -162,11 +163,13 @@ class Demo:
             breaches = sum(finding.n_breaches for finding in verify_store(connection))
             self.console.print(f"verify: {breaches} breaches of the store's invariants", highlight=False)
             loaded = [line for line in lines if line["outcome"] == "loaded"]
+            picture_of = None
             if loaded:
                 picture = self.stack.layout.home / "demo" / "mel_spectrogram.png"
                 with open_store(self.stack.dsn) as store:
                     recording = store.recording(f"s3://{source.bucket}/{loaded[0]['key']}")
                     save_picture(recording, loaded[0]["profile"], picture)
+                    picture_of = (recording.id, loaded[0]["profile"])
                 self.console.print(
                     f"\nMel-spectrogram of {escape(loaded[0]['key'])}: {picture}", highlight=False, soft_wrap=True
                 )
@@ -181,11 +184,14 @@ class Demo:
             problems.insert(0, f"run {run.run_id} is {run.state}: see its tasks in the Airflow UI")
         if breaches:
             problems.append(f"verify found {breaches} breaches: spectralize verify names them")
+        if fault := self.stack.explorer.find_fault(picture_of):
+            problems.append(fault)
         if problems:
             raise StackError("; ".join(problems))
 
     def _show_addresses(self) -> None:
         self.console.print(
+            f"\nExplorer      {self.stack.explorer.url}"
             f"\nAirflow UI    {self.stack.airflow_url}  user {self.stack.airflow_user}, password: make password"
             f"\nS3            {self.stack.s3_endpoint}"
             '\nTimescaleDB   eval "$(.venv/bin/python -m local env)", then psql "$SPECTRALIZE_DSN" '

@@ -32,7 +32,14 @@ FOREIGN = (
 
 
 def for_clients(
-    *, home: Path, scratch: Path, dsn: str, s3: S3, airflow: Mapping[str, str], spark_ui_port: int
+    *,
+    home: Path,
+    scratch: Path,
+    dsn: str,
+    s3: S3,
+    airflow: Mapping[str, str],
+    explorer_url: str,
+    spark_ui_port: int,
 ) -> dict[str, str]:
     """Return what everything that talks to the stack needs, wherever it was started."""
     single_threaded = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -46,6 +53,8 @@ def for_clients(
         # Without credentials at hand boto would look for a cloud's metadata service, and wait for it.
         "AWS_EC2_METADATA_DISABLED": "true",
         **airflow,
+        # Where the links of alerts lead.
+        "SPECTRALIZE_EXPLORER_URL": explorer_url,
         "AIRFLOW_CONN_AWS_DEFAULT": _aws_connection(s3),
         "AIRFLOW_CONN_TIMESCALE_DEFAULT": _postgres_connection(dsn),
         # Four attempts per task: plain local[*] fails the job when one Python worker dies.

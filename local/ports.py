@@ -10,8 +10,7 @@ from local.errors import StackError
 
 LOOPBACK = "127.0.0.1"
 
-#: Ports people expect; taken when free. Two are kept for what comes and goes: the UI of a running Spark job, and the
-#: explorer, which is started by hand.
+#: Ports people expect; taken when free. One is kept for what comes and goes: the UI of a running Spark job.
 USUAL: Mapping[str, int] = {
     "s3": 8333,
     "s3-master": 9333,
@@ -25,8 +24,8 @@ USUAL: Mapping[str, int] = {
     "explorer": 8050,
 }
 
-#: Nobody may listen on these at the moment, and yet somebody has been told of them.
-KEPT = ("spark-ui", "explorer")
+#: Nobody may listen on it at the moment, and yet somebody has been told of it.
+KEPT = ("spark-ui",)
 
 #: SeaweedFS serves gRPC at HTTP port + 10000, and has no simple switch for it.
 GRPC_OFFSET = 10_000

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -18,6 +18,9 @@ from local.state import PostgresPlace
 from local.waiting import NotReady
 
 SUPERUSER = "postgres"
+
+#: A query of a reading role that takes longer is ended: whoever asked has left, and retention waits for it.
+READER_TIMEOUT = "30s"
 
 #: Sized for two cores that Airflow and Spark need as well.
 SETTINGS = f"""\
@@ -55,6 +58,8 @@ class Server:
     shared_buffers: str
     extensions: Sequence[str] = ()
     durable: bool = True
+    #: Role → password of those who read the database and can do nothing else.
+    readers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def command(self) -> list[str]:
@@ -120,7 +125,7 @@ class Server:
             raise NotReady(str(error).splitlines()[-1]) from error
 
     def provision(self) -> None:
-        """Create role, database and extensions where missing."""
+        """Create roles, database and extensions where missing."""
         try:
             self._provision()
         except psycopg.Error as error:
@@ -129,21 +134,35 @@ class Server:
     def _provision(self) -> None:
         role = sql.Identifier(self.database)
         with self._connect("postgres") as connection:
-            if connection.execute("select from pg_roles where rolname = %s", [self.database]).fetchone() is None:
-                # Hashed here, because a server writes failed statements to its log as they came.
-                verifier = connection.pgconn.encrypt_password(
-                    self.password.encode(), self.database.encode(), b"scram-sha-256"
-                )
-                connection.execute(
-                    sql.SQL("create role {} login password {}").format(role, sql.Literal(verifier.decode()))
-                )
+            if _is_missing(connection, self.database):
+                _create_role(connection, self.database, self.password)
             if connection.execute("select from pg_database where datname = %s", [self.database]).fetchone() is None:
                 connection.execute(sql.SQL("create database {} owner {}").format(role, role))
             self._compress_wal(connection)
-        if self.extensions:
-            with self._connect(self.database) as connection:
-                for extension in self.extensions:
-                    connection.execute(sql.SQL("create extension if not exists {}").format(sql.Identifier(extension)))
+        with self._connect(self.database) as connection:
+            for extension in self.extensions:
+                connection.execute(sql.SQL("create extension if not exists {}").format(sql.Identifier(extension)))
+            for reader, password in self.readers.items():
+                if _is_missing(connection, reader):
+                    self._create_reader(connection, reader, password)
+
+    def _create_reader(self, connection: psycopg.Connection, name: str, password: str) -> None:
+        """Create a role that reads everything, also what migrations will create, and has a place to write nowhere.
+
+        Its settings are made once: who has changed them keeps the change.
+        """
+        role, database = sql.Identifier(name), sql.Identifier(self.database)
+        with connection.transaction():
+            _create_role(connection, name, password)
+            for statement in (
+                "grant pg_read_all_data to {role}",
+                "alter role {role} set default_transaction_read_only = on",
+                f"alter role {{role}} set statement_timeout = '{READER_TIMEOUT}'",
+                # Which everybody has otherwise; the owner keeps both.
+                "revoke temporary on database {database} from public",
+                "revoke create on schema public from public",
+            ):
+                connection.execute(sql.SQL(statement).format(role=role, database=database))
 
     def _compress_wal(self, connection: psycopg.Connection) -> None:
         """Let the server write less, if it was built with lz4."""
@@ -163,3 +182,13 @@ class Server:
             autocommit=True,
             connect_timeout=5,
         )
+
+
+def _is_missing(connection: psycopg.Connection, role: str) -> bool:
+    return connection.execute("select from pg_roles where rolname = %s", [role]).fetchone() is None
+
+
+def _create_role(connection: psycopg.Connection, name: str, password: str) -> None:
+    # Hashed here, because a server writes failed statements to its log as they came.
+    verifier = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()
+    connection.execute(sql.SQL("create role {} login password {}").format(sql.Identifier(name), sql.Literal(verifier)))

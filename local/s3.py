@@ -25,6 +25,9 @@ class S3:
     ports: Mapping[str, int]
     access_key: str
     secret_key: str
+    #: The identity that can do nothing but read.
+    reader_access_key: str
+    reader_secret_key: str
 
     @property
     def endpoint(self) -> str:
@@ -74,12 +77,19 @@ class S3:
 
     def prepare(self) -> None:
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        identity = {
-            "name": "spectralize",
-            "credentials": [{"accessKey": self.access_key, "secretKey": self.secret_key}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
-        write_private(self._config, json.dumps({"identities": [identity]}, indent=2))
+        identities = [
+            {
+                "name": "spectralize",
+                "credentials": [{"accessKey": self.access_key, "secretKey": self.secret_key}],
+                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+            },
+            {
+                "name": "explorer",
+                "credentials": [{"accessKey": self.reader_access_key, "secretKey": self.reader_secret_key}],
+                "actions": ["Read", "List"],
+            },
+        ]
+        write_private(self._config, json.dumps({"identities": identities}, indent=2))
 
     def remove_sockets(self) -> None:
         """Delete what a server that was killed leaves in /tmp, where it puts a socket beside each gRPC port."""

@@ -10,9 +10,10 @@ from typing import Protocol
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from local import pg_binaries
+from local import explorer, pg_binaries
 from local.airflow import COMPONENTS, Airflow
 from local.errors import StackError
+from local.explorer import Explorer
 from local.paths import Layout
 from local.ports import LOOPBACK
 from local.postgres import Server
@@ -22,7 +23,7 @@ from local.supervise import Program
 
 #: Services that keep data and wait for nobody.
 STORES = ("s3", "timescale", "metadata")
-ORDER = (*STORES, *COMPONENTS)
+ORDER = (*STORES, *COMPONENTS, explorer.NAME)
 #: What each database has to offer beyond PostgreSQL itself.
 EXTENSIONS: Mapping[str, Sequence[str]] = {"timescale": ("timescaledb", "vector")}
 
@@ -36,16 +37,18 @@ class Store(Protocol):
 
 
 def expand(only: Collection[str] | None, *, with_needs: bool = True) -> list[str]:
-    """Return service names in starting order; ``airflow`` stands for its components, which need ``metadata``."""
+    """Return service names in starting order, with the stores that they need; ``airflow`` stands for its components."""
     names = set(ORDER if only is None else only)
     if "airflow" in names:
         names = names - {"airflow"} | set(COMPONENTS)
     if unknown := names.difference(ORDER):
         raise StackError(
-            f"no service {sorted(unknown)[0]!r}; there are {', '.join(ORDER)}, or airflow for the last four"
+            f"no service {sorted(unknown)[0]!r}; there are {', '.join(ORDER)}, or airflow for {', '.join(COMPONENTS)}"
         )
     if with_needs and not names.isdisjoint(COMPONENTS):
         names.add("metadata")
+    if with_needs and explorer.NAME in names:
+        names |= {"s3", "timescale"}
     return [name for name in ORDER if name in names]
 
 
@@ -84,14 +87,29 @@ class Services:
     @property
     def s3(self) -> S3:
         secrets = self._state.secrets
-        run_dir = Path(self._state.run_dir)
-        return S3(self._layout.s3, run_dir, self._state.ports, secrets.s3_access_key, secrets.s3_secret_key)
+        return S3(
+            folder=self._layout.s3,
+            run_dir=Path(self._state.run_dir),
+            ports=self._state.ports,
+            access_key=secrets.s3_access_key,
+            secret_key=secrets.s3_secret_key,
+            reader_access_key=secrets.explorer_s3_access_key,
+            reader_secret_key=secrets.explorer_s3_secret_key,
+        )
 
     @property
     def airflow(self) -> Airflow:
         secrets = self._state.secrets
         metadata = self._dsn("metadata", "airflow", secrets.metadata)
         return Airflow(self._layout.airflow, self._dags_folder, self._state.ports["airflow"], secrets, metadata)
+
+    @property
+    def explorer(self) -> Explorer:
+        own = self._dsn("timescale", "spectralize", self._state.secrets.explorer_database, role=explorer.NAME)
+        # Of a database that was given, no role but that of the given address is known.
+        dsn = self.given_dsn or own
+        port = self._state.ports["explorer"]
+        return Explorer(self._layout.stack, port, dsn, self.s3, self.airflow.url)
 
     def store(self, name: str) -> Store:
         return self.s3 if name == "s3" else self._server(name)
@@ -122,18 +140,27 @@ class Services:
             programs.append(
                 Program(name, command, self._layout.log(name), stop_wait_s=wait_s, directory=self._layout.stack)
             )
+        programs.append(
+            Program(
+                explorer.NAME,
+                self.explorer.start_command,
+                self._layout.log(explorer.NAME),
+                stop_wait_s=5,
+                directory=self.explorer.start_directory,
+            )
+        )
         return programs
 
     def addresses(self) -> dict[str, str]:
-        found = {"s3": self.s3.endpoint, "api-server": self.airflow.url}
+        found = {"s3": self.s3.endpoint, "api-server": self.airflow.url, explorer.NAME: self.explorer.url}
         for name in ("timescale", "metadata"):
             found[name] = f"{LOOPBACK}:{self._state.ports[name]}"
         if self.given_dsn is not None:
             found["timescale"] = "given by SPECTRALIZE_DSN"
         return found
 
-    def _dsn(self, server: str, database: str, password: str) -> str:
-        return f"postgresql://{database}:{password}@{LOOPBACK}:{self._state.ports[server]}/{database}"
+    def _dsn(self, server: str, database: str, password: str, *, role: str = "") -> str:
+        return f"postgresql://{role or database}:{password}@{LOOPBACK}:{self._state.ports[server]}/{database}"
 
     def _server(self, name: str) -> Server:
         is_timescale = name == "timescale"
@@ -148,4 +175,5 @@ class Services:
             shared_buffers="256MB" if is_timescale else "64MB",
             extensions=EXTENSIONS.get(name, ()),
             durable=self._durable,
+            readers={explorer.NAME: secrets.explorer_database} if is_timescale else {},
         )

@@ -15,6 +15,7 @@ from local import environment, pg_binaries, ports, processes, services
 from local.airflow import COMPONENTS, USER, check_java
 from local.conductor import Conductor
 from local.errors import StackError
+from local.explorer import Explorer
 from local.paths import REPO, Layout, locked, remove_tree
 from local.services import Services
 from local.state import State
@@ -139,9 +140,8 @@ class Stack:
         return self._state().secrets.airflow_admin
 
     @property
-    def explorer_port(self) -> int:
-        """The port kept for the explorer."""
-        return self._state().ports["explorer"]
+    def explorer(self) -> Explorer:
+        return self._services(self._state()).explorer
 
     def env(self) -> dict[str, str]:
         """Return the variables that a DAG, a Spark job, the command line or the reader needs."""
@@ -166,6 +166,7 @@ class Stack:
             dsn=known.dsn,
             s3=known.s3,
             airflow=known.airflow.env(),
+            explorer_url=known.explorer.url,
             spark_ui_port=state.ports["spark-ui"],
         )
 
@@ -224,7 +225,7 @@ class Stack:
         running = supervisor.running() if supervisor.is_alive() else []
         kept = {role: port for role, port in state.ports.items() if services.owner(role) in running}
         if running:
-            # A job or the explorer may be at its port, which then does not look free: only a stack at rest may move them.
+            # A job may be at its port, which then does not look free: only a stack at rest may move it.
             kept |= {role: state.ports[role] for role in ports.KEPT if role in state.ports}
         with locked(self.layout.stacks / "ports.lock"):
             reserved = {port for role, number in kept.items() for port in ports.needs(role, number)}

@@ -15,13 +15,19 @@ from local.paths import write_private
 
 @dataclass(slots=True)
 class Secrets:
-    """Generated once, at the first ``up``; every one of them is letters, digits, '-', '_' and '=' only."""
+    """Generated once, at the first ``up``; every one of them is letters, digits, '-', '_' and '=' only.
+
+    What the file of an older stack lacks is generated when it is loaded, and kept by the next ``up``.
+    """
 
     s3_access_key: str = field(default_factory=lambda: secrets.token_hex(10).upper())
     s3_secret_key: str = field(default_factory=lambda: secrets.token_hex(20))
     postgres_superuser: str = field(default_factory=lambda: secrets.token_hex(20))
     timescale: str = field(default_factory=lambda: secrets.token_hex(20))
     metadata: str = field(default_factory=lambda: secrets.token_hex(20))
+    explorer_database: str = field(default_factory=lambda: secrets.token_hex(20))
+    explorer_s3_access_key: str = field(default_factory=lambda: secrets.token_hex(10).upper())
+    explorer_s3_secret_key: str = field(default_factory=lambda: secrets.token_hex(20))
     airflow_admin: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     airflow_jwt: str = field(default_factory=lambda: secrets.token_hex(32))
     airflow_api: str = field(default_factory=lambda: secrets.token_hex(32))

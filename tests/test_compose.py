@@ -3,21 +3,28 @@
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 import yaml
 
 from local.airflow import COMPONENTS, SPARK_POOL, SPARK_POOL_DESCRIPTION, Airflow
-from local.paths import REPO
+from local.paths import REPO, Layout
+from local.ports import USUAL
 from local.s3 import BUCKETS
-from local.services import ORDER
-from local.state import Secrets
+from local.services import ORDER, Services
+from local.stack import Stack
+from local.state import Secrets, State
 from spectralize.s3 import split_uri
 from spectralize.sources import load_sources
+from tests.conftest import _superuser_dsn
+from tests.servers import place_of, put_on_path
 
 COMPOSE = REPO / "docker-compose.yaml"
 EXAMPLE = REPO / ".env.example"
@@ -28,6 +35,7 @@ COUNTERPARTS = {name: name for name in ("s3", "timescale", "metadata")} | {
     "scheduler": "airflow-scheduler",
     "dag-processor": "airflow-dag-processor",
     "triggerer": "airflow-triggerer",
+    "explorer": "explorer",
 }
 #: The embedded stack migrates by itself and runs Spark inside its driver.
 ONLY_IN_COMPOSE = {"airflow-init", "spark-master", "spark-worker"}
@@ -173,9 +181,9 @@ def test_s3_is_the_version_of_the_lock(services: dict[str, Any]) -> None:
     assert services["s3"]["image"] == f"chrislusf/seaweedfs:{locked[1]}"
 
 
-def test_airflow_and_spark_are_one_image(services: dict[str, Any]) -> None:
+def test_what_is_ours_is_one_image(services: dict[str, Any]) -> None:
     ours = {name: service for name, service in services.items() if "build" in service}
-    assert set(ours) == {*AIRFLOW_SERVICES, "spark-master", "spark-worker"}
+    assert set(ours) == {*AIRFLOW_SERVICES, "spark-master", "spark-worker", "explorer"}
     assert len({(service["image"], json.dumps(service["build"])) for service in ours.values()}) == 1
 
 
@@ -184,9 +192,111 @@ def test_executors_hold_no_secret(services: dict[str, Any]) -> None:
         assert not VARIABLE.search(json.dumps(services[name]["environment"]))
 
 
+def test_the_explorer_reads_as_in_the_embedded_stack(
+    compose: dict[str, Any], services: dict[str, Any], tmp_path: Path
+) -> None:
+    environment = services["explorer"]["environment"]
+    state = State(ports=dict(USUAL))
+    embedded = Services(Layout.of(tmp_path, "main"), state, durable=True, dags_folder=tmp_path)
+    # What it is given there, it is given here; and where people and proxies reach it from.
+    assert set(embedded.explorer.environment({})) == {
+        name for name in environment if not name.startswith(("SPECTRALIZE_EXPLORER_", "NO_PROXY", "no_proxy"))
+    }
+    timescale = services["timescale"]["environment"]
+    assert (timescale["READER"], timescale["DATABASE"]) == ("explorer", "spectralize")
+    assert environment["SPECTRALIZE_DSN"] == (
+        f"postgresql://explorer:{timescale['READER_PASSWORD']}@timescale:5432/spectralize"
+    )
+    embedded.s3.prepare()
+    theirs = json.loads((embedded.s3.folder / "s3.json").read_text())["identities"]
+    ours = json.loads(compose["configs"]["s3-identities"]["content"])["identities"]
+    assert [(one["name"], one["actions"]) for one in ours] == [(one["name"], one["actions"]) for one in theirs]
+    [pair] = ours[1]["credentials"]
+    assert (environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"]) == tuple(pair.values())
+
+
+def test_the_explorer_asks_for_a_password_and_knows_no_other_secret(services: dict[str, Any]) -> None:
+    environment = services["explorer"]["environment"]
+    assert services["explorer"]["command"] == ["spectralize", "explorer"]
+    assert environment["SPECTRALIZE_EXPLORER_HOST"] == "0.0.0.0"
+    used = {match["name"] for match in VARIABLE.finditer(json.dumps(environment)) if match["kind"] == "?"}
+    assert used == {
+        "SPECTRALIZE_EXPLORER_PASSWORD",
+        "EXPLORER_DATABASE_PASSWORD",
+        "EXPLORER_S3_ACCESS_KEY",
+        "EXPLORER_S3_SECRET_KEY",
+    }
+    # As people reach it: alerts link there, and it answers to that name.
+    published = services["explorer"]["ports"][0].removesuffix(":8050")
+    address = services["airflow-dag-processor"]["environment"]["SPECTRALIZE_EXPLORER_URL"]
+    assert address == f"http://{published}"
+    assert "127.0.0.1" in environment["SPECTRALIZE_EXPLORER_HOSTS"].split(",")
+
+
+def test_the_image_has_what_the_explorer_needs() -> None:
+    # The image installs this lock.
+    locked = (REPO / "requirements/dev.txt").read_text()
+    assert "requirements/dev.txt" in (REPO / "Dockerfile").read_text()
+    for package in ("dash", "dash-mantine-components", "pillow", "waitress"):
+        assert re.search(rf"^{package}==", locked, re.MULTILINE), package
+
+
+def test_the_database_gets_the_roles_of_the_embedded_stack(stack: Stack, tmp_path: Path) -> None:
+    put_on_path(place_of(stack), tmp_path, "psql")
+    name = f"compose_{secrets.token_hex(3)}"
+    reader, password = f"{name}_reader", secrets.token_hex(8)
+    admin = _superuser_dsn(stack, "postgres")
+    parts = urlsplit(admin)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PGHOST": str(parts.hostname),
+        "PGPORT": str(parts.port),
+        "PGPASSWORD": str(parts.password),
+        "DATABASE": name,
+        "DATABASE_PASSWORD": password,
+        "EXTENSIONS": "timescaledb vector",
+    }
+
+    def create(**more: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", str(REPO / "docker/create_database.sh")]
+        return subprocess.run(command, env=environment | more, cwd="/", capture_output=True, text=True, check=False)
+
+    with psycopg.connect(admin, autocommit=True) as connection:
+        try:
+            # Without the reader first, as data were made before there was one.
+            for more in (
+                {},
+                {"READER": reader, "READER_PASSWORD": password},
+                {"READER": reader, "READER_PASSWORD": "-"},
+            ):
+                made = create(**more)
+                assert (made.returncode, made.stdout) == (0, ""), made.stderr
+            mine, embedded = (
+                connection.execute(
+                    "select rolsuper, rolcreatedb, rolcreaterole, rolcanlogin, rolconfig, "
+                    "array(select roleid::regrole::text from pg_auth_members where member = r.oid), "
+                    "has_database_privilege(rolname, %s, 'temporary'), has_database_privilege(rolname, %s, 'create') "
+                    "from pg_roles as r where rolname = %s",
+                    (database, database, role),
+                ).fetchone()
+                for database, role in ((name, reader), ("spectralize", "explorer"))
+            )
+            assert mine == embedded
+            with psycopg.connect(admin, user=name, password=password, dbname=name) as owner:
+                owner.execute("create table notes as select 'read me' as text; create temporary table own (a int)")
+            with psycopg.connect(admin, user=reader, password=password, dbname=name) as reading:
+                assert reading.execute("select text from notes").fetchone() == ("read me",)
+        finally:
+            connection.execute(f"drop database if exists {name} with (force)")
+            for role in (reader, name):
+                connection.execute(f"drop role if exists {role}")
+
+
 def test_published_ports_are_on_loopback(services: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert set(published) == {"s3", "timescale", "airflow-apiserver", "spark-master", "marquez", "marquez-web"}
+    assert set(published) == {
+        *("s3", "timescale", "airflow-apiserver", "spark-master", "explorer", "marquez", "marquez-web")
+    }
     for ports in published.values():
         for port in ports:
             assert str(port).startswith("127.0.0.1:")
@@ -211,8 +321,8 @@ def test_no_password_is_written_down(compose: dict[str, Any], services: dict[str
         for name, value in service.get("environment", {}).items():
             if re.search(r"PASSWORD$|SECRET|_KEY", name):
                 assert VARIABLE.fullmatch(value), name
-    (identity,) = json.loads(compose["configs"]["s3-identities"]["content"])["identities"]
-    assert all(VARIABLE.fullmatch(value) for pair in identity["credentials"] for value in pair.values())
+    for identity in json.loads(compose["configs"]["s3-identities"]["content"])["identities"]:
+        assert all(VARIABLE.fullmatch(value) for pair in identity["credentials"] for value in pair.values())
 
 
 def test_env_example_lists_what_the_compose_file_uses() -> None:
