@@ -103,10 +103,10 @@ def scheme_of(page: Page) -> str | None:
 
 
 def focused(page: Page) -> str:
-    """Return what a screen reader would say of the element that has the focus, or its tag."""
+    """Return what a screen reader would say of the element that has the focus, or its id if only a program gives it that."""
     said: str = page.evaluate(
         "(() => { const e = document.activeElement;"
-        " return e.getAttribute('aria-label') || e.id || e.textContent.trim() || e.tagName; })()"
+        " return e.getAttribute('aria-label') || (e.tabIndex < 0 ? e.id : e.textContent.trim()) || e.tagName; })()"
     )
     return said
 
