@@ -228,8 +228,9 @@ def test_every_command_speaks_json() -> None:
         "verify",
         "snapshot",
         "forget",
+        "explorer",
     }
-    assert len(found) == 10
+    assert len(found) == 11
     assert [name for name, options in found.items() if "--json" not in options] == []
 
 

@@ -11,7 +11,7 @@ from spectralize.errors import SpectralizeError, as_one_line
 
 # isort: off
 # In the order in which the help shows them.
-from spectralize.cli import status, ls, show, plan, verify, snapshot, forget  # noqa: F401
+from spectralize.cli import status, ls, show, plan, verify, snapshot, forget, explorer  # noqa: F401
 # isort: on
 
 __all__ = ["app", "main"]

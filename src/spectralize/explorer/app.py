@@ -9,7 +9,7 @@ from dash import Dash
 from flask import Flask
 
 from spectralize.explorer import media, security
-from spectralize.explorer.callbacks import batches, compare, overview, recording, recordings, shell
+from spectralize.explorer.callbacks import batches, compare, overview, recording, recordings, shell, viewer
 from spectralize.explorer.context import Explorer
 from spectralize.explorer.layout.shell import make_shell
 from spectralize.explorer.pages import Page
@@ -49,7 +49,7 @@ def make_app(settings: Settings, store: Store) -> Dash:
     )
     app.layout = make_shell(PAGES)
     shell.register(app, explorer, PAGES)
-    for module in (recordings, recording, compare, batches, overview):
+    for module in (recordings, recording, viewer, compare, batches, overview):
         module.register(app, explorer)
     media.register(server, explorer)
     security.protect(app, settings)

@@ -77,7 +77,7 @@ class Window:
 
 def statement(kind: Kind, windows: Sequence[Window]) -> tuple[str, list[object]]:
     """Return the statement that reads these windows, and the values to bind: for who wants to see its plan."""
-    return _statement(kind, len(windows)), [value for window in windows for value in _bounds(kind, window)]
+    return _statement(kind, len(windows)), [value for window in windows for value in bounds(kind, window)]
 
 
 @lru_cache(maxsize=256)
@@ -109,7 +109,7 @@ def _stride(kind: Kind, n_mels: int) -> np.dtype[np.void]:
     return np.dtype(fields)
 
 
-def _bounds(kind: Kind, window: Window) -> tuple[int, datetime, datetime]:
+def bounds(kind: Kind, window: Window) -> tuple[int, datetime, datetime]:
     """Return the id, and the times of the first row and of the row behind the last."""
     spectrogram = window.spectrogram
     if kind == "mel_seconds":
@@ -170,7 +170,7 @@ def _check(kind: Kind, window: Window, rows: Rows) -> None:
         and all((rows[name] == window.spectrogram.n_mels).all() for name in _dims(kind))
     ):
         return
-    raise _lost(kind, window)
+    raise lost(kind, window)
 
 
 @lru_cache(maxsize=8)
@@ -178,7 +178,8 @@ def _dims(kind: Kind) -> list[str]:
     return [name for name in _stride(kind, 1).names or () if name.endswith(".dim")]
 
 
-def _lost(kind: Kind, window: Window) -> ReadError:
+def lost(kind: Kind, window: Window) -> ReadError:
+    """Return the error of a window whose rows are not there."""
     spectrogram = window.spectrogram
     return ReadError(
         f"spectrogram {spectrogram.spectrogram_id} ({spectrogram.profile}): {kind} does not hold its rows {window.first} to "
@@ -250,10 +251,10 @@ def read_pcm(connection: Connection, window: Window) -> npt.NDArray[np.int16]:
     spectrogram, parts = window.spectrogram, []
     hop = spectrogram.hop_length
     for block in _blocks(window, max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (2 * hop)))):
-        values = (hop, spectrogram.n_samples, hop, *_bounds("waveform_frames", block))
+        values = (hop, spectrogram.n_samples, hop, *bounds("waveform_frames", block))
         row = connection.execute(_PCM, values, binary=True, prepare=False).fetchone()
         indices, data, is_right = row or ([], b"", False)
         if not is_right or not np.array_equal(np.asarray(indices), np.arange(block.first, block.stop)):
-            raise _lost("waveform_frames", block)
+            raise lost("waveform_frames", block)
         parts.append(np.frombuffer(data, dtype="<i2"))
     return np.concatenate(parts).astype(np.int16)

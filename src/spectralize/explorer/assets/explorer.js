@@ -11,8 +11,19 @@ window.dash_clientside = window.dash_clientside || {};
   }
 
   window.dash_clientside.explorer = Object.assign(window.dash_clientside.explorer || {}, {
-    visit: function (path, theme, search) {
-      return { path: path, search: search, width: document.documentElement.clientWidth, dark: isDark(theme) };
+    // The search is that of the window: pages change it without telling the router.
+    visit: function (path, theme) {
+      return {
+        path: path,
+        search: window.location.search,
+        width: document.documentElement.clientWidth,
+        dark: isDark(theme),
+      };
+    },
+
+    visitHere: function () {
+      const shown = document.documentElement.getAttribute("data-mantine-color-scheme");
+      return window.dash_clientside.explorer.visit(window.location.pathname, shown);
     },
 
     chooseTheme: function () {

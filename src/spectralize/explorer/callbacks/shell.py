@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State
+from dash import ClientsideFunction, Dash, Input, Output
 from dash.development.base_component import Component
 
 from spectralize.errors import ReadError, SpectralizeError, as_one_line
@@ -26,7 +26,6 @@ def register(app: Dash, explorer: Explorer, pages: tuple[Page, ...]) -> None:
         # Not the search: pages keep their own state in it, and must not be made anew for that.
         Input("url", "pathname"),
         Input("theme", "data"),
-        State("url", "search"),
     )
     app.clientside_callback(
         ClientsideFunction("explorer", "chooseTheme"),

@@ -21,7 +21,25 @@ UNITS_PER_DB = 100
 RANGE_DB = 80.0
 
 #: Where the frequency axis has labels, if they fit, in Hz.
-_TICKS_HZ = (20, 50, 100, 200, 500, 1000, 2000, 3000, 5000, 8000, 10_000, 15_000, 20_000, 30_000, 50_000, 100_000, 200_000)
+_TICKS_HZ = (
+    20,
+    50,
+    100,
+    200,
+    500,
+    1000,
+    2000,
+    3000,
+    5000,
+    8000,
+    10_000,
+    15_000,
+    20_000,
+    30_000,
+    50_000,
+    100_000,
+    200_000,
+)
 #: Labels are at least so far apart, as a share of the axis.
 _CLOSEST = 0.06
 
@@ -32,9 +50,9 @@ def band_positions(frequencies_hz: npt.ArrayLike, spectrogram: Spectrogram) -> n
     htk = parameters["htk"]
     fmax = parameters["fmax"] if parameters["fmax"] is not None else spectrogram.sr / 2
     low, high = hz_to_mel([parameters["fmin"], fmax], htk=htk)
-    positions: npt.NDArray[np.float64] = (
-        (hz_to_mel(frequencies_hz, htk=htk) - low) / (high - low) * (spectrogram.n_mels + 1) - 1
-    )
+    positions: npt.NDArray[np.float64] = (hz_to_mel(frequencies_hz, htk=htk) - low) / (high - low) * (
+        spectrogram.n_mels + 1
+    ) - 1
     return positions
 
 
@@ -69,7 +87,7 @@ def frame_offset_s(spectrogram: Spectrogram) -> float:
 
 
 def heatmap(columns: Columns, spectrogram: Spectrogram) -> Part:
-    """Return the cells of some columns as a trace; its x is in milliseconds, for an axis of dates that begins at 0."""
+    """Return the cells of some columns as a trace; its x is in seconds from the start of the recording."""
     offset_s = frame_offset_s(spectrogram) if columns.level == "frames" else 0.0
     first_s = columns.start_s + columns.step_s / 2 + offset_s
     # Seconds without a frame have no dB.
@@ -77,8 +95,8 @@ def heatmap(columns: Columns, spectrogram: Spectrogram) -> Part:
     cells = np.rint(np.clip(mel, -300, 300) * UNITS_PER_DB).astype(np.int16)
     return {
         "type": "heatmap",
-        "x0": first_s * 1000,
-        "dx": columns.step_s * 1000,
+        "x0": first_s,
+        "dx": columns.step_s,
         "y0": 0,
         "dy": 1,
         "z": typed(cells),
@@ -89,34 +107,22 @@ def heatmap(columns: Columns, spectrogram: Spectrogram) -> Part:
 
 def colours(low_db: float, high_db: float, scale: list[Any]) -> Part:
     """Return a colour axis that heatmaps share: what the lowest and the highest colour stand for, and its legend in dB."""
+    # Every ten, for whatever range is chosen later: those outside are not shown.
+    ticks = range(-300, 301, 10)
     return {
         "cmin": round(low_db * UNITS_PER_DB),
         "cmax": round(high_db * UNITS_PER_DB),
         "colorscale": scale,
-        "colorbar": _colour_bar(low_db, high_db),
+        "colorbar": {
+            "tickmode": "array",
+            "tickvals": [tick * UNITS_PER_DB for tick in ticks],
+            "ticktext": [f"{tick} dB".replace("-", "−") for tick in ticks],
+            "thickness": 10,
+            "x": 1.0,
+            "xpad": 8,
+            "outlinewidth": 0,
+        },
     }
-
-
-def _colour_bar(low_db: float, high_db: float) -> Part:
-    step = next((step for step in (5, 10, 20, 50) if (high_db - low_db) / step <= 8), 100)
-    ticks = np.arange(np.ceil(low_db / step) * step, high_db + 1e-9, step)
-    return {
-        "tickmode": "array",
-        "tickvals": [round(float(tick) * UNITS_PER_DB) for tick in ticks],
-        "ticktext": [f"{tick:.0f}".replace("-", "−") for tick in ticks],
-        "ticksuffix": " dB",
-        "thickness": 10,
-        "x": 1.0,
-        "xpad": 8,
-        "outlinewidth": 0,
-    }
-
-
-def shown_range_db(spectrogram: Spectrogram, low_db: float | None, high_db: float | None) -> tuple[float, float]:
-    """Return what the lowest and the highest colour stand for: as asked, else `RANGE_DB` up to the recording's peak."""
-    high = float(np.ceil(spectrogram.peak_db)) if high_db is None else high_db
-    low = high - RANGE_DB if low_db is None else low_db
-    return min(low, high - 1.0), high
 
 
 def centres_hz(spectrogram: Spectrogram) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,15 +32,11 @@ _BETWEEN_PX = 22
 #: Of each strip, in this order: viewer.js exchanges the first and the last.
 TRACES_PER_STRIP = 3
 
-#: Labels of the time axis, by the distance of two in milliseconds: minutes and seconds from the start.
-_FORMATS = (
-    ([None, 10], "%M:%S.%3f"),
-    ([10, 100], "%M:%S.%2f"),
-    ([100, 1000], "%M:%S.%1f"),
-    ([1000, 1_800_000], "%H:%M:%S"),
-    ([1_800_000, None], "%H:%M"),
-)
-_DAY_S = 86_400.0
+#: Distances of two labels of the time axis, in seconds. viewer.js has the same.
+_STEPS_S = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +96,7 @@ def make_viewer(strips: Sequence[Strip], look: Look) -> Part:
         "showlegend": False,
         "hovermode": "closest",
         "dragmode": "zoom",
-        "coloraxis": colours(look.low_db, look.high_db, colour_scale(look.scale))
-        | {"showscale": not look.is_narrow},
+        "coloraxis": colours(look.low_db, look.high_db, colour_scale(look.scale)) | {"showscale": not look.is_narrow},
         "uirevision": "viewer",
         "xaxis": _time_axis(look, grid) | {"anchor": f"y{2 * len(strips)}"},
         "meta": {
@@ -133,21 +129,41 @@ def strip_traces(strip: Strip, *, is_dark: bool) -> tuple[Part, Part, Part]:
 
 
 def _time_axis(look: Look, grid: str) -> Part:
-    days = "%-j d " if look.length_s > _DAY_S else ""
+    ticks = time_ticks(look.start_s, look.end_s, 4 if look.is_narrow else 10)
     return {
-        "type": "date",
-        "range": [look.start_s * 1000, look.end_s * 1000],
+        "range": [look.start_s, look.end_s],
         "minallowed": 0,
-        "maxallowed": look.length_s * 1000,
-        "tickformatstops": [{"dtickrange": between, "value": days + text} for between, text in _FORMATS],
-        "ticklabeloverflow": "hide past domain",
-        "nticks": 4 if look.is_narrow else 10,
+        "maxallowed": look.length_s,
+        "tickmode": "array",
+        "tickvals": [at for at, _ in ticks],
+        "ticktext": [text for _, text in ticks],
         "ticks": "outside",
         "tickcolor": grid,
         "gridcolor": grid,
         "zeroline": False,
-        "showspikes": False,
     }
+
+
+def time_ticks(start_s: float, end_s: float, most: int) -> list[tuple[float, str]]:
+    """Return where a time axis has labels, at most so many in the window, and what they say, as hours, minutes and seconds.
+
+    There are as many again at both sides: they come into sight when somebody drags the picture.
+    """
+    span_s = end_s - start_s
+    step_s = next(
+        (step for step in _STEPS_S if span_s / step <= most), math.ceil(span_s / most / _STEPS_S[-1]) * _STEPS_S[-1]
+    )
+    first, last = math.ceil((start_s - span_s) / step_s), math.floor((end_s + span_s) / step_s)
+    return [(number * step_s, clock(number * step_s, step_s)) for number in range(max(0, first), last + 1)]
+
+
+def clock(at_s: float, step_s: float) -> str:
+    """Return 75.5 as 1:15.5, with as many decimals as labels so far apart need."""
+    decimals = 0 if step_s >= 1 else math.ceil(-math.log10(step_s) - 1e-9)
+    minutes, seconds = divmod(round(at_s, decimals), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    text = f"{seconds:0{3 + decimals if decimals else 2}.{decimals}f}"
+    return f"{hours}:{minutes:02d}:{text}" if hours else f"{minutes}:{text}"
 
 
 def _axis(number: int) -> str:

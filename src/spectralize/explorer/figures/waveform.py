@@ -15,10 +15,10 @@ _COLOURS = {False: "#3b4cc0", True: "#91a7ff"}
 
 
 def envelope(columns: Columns, *, is_dark: bool) -> Part:
-    """Return the envelope as one closed line, with a step per column; x in milliseconds."""
-    edges_ms = (columns.start_s + np.arange(len(columns.low) + 1) * columns.step_s) * 1000
+    """Return the envelope as one closed line, with a step per column; x in seconds."""
+    edges_s = columns.start_s + np.arange(len(columns.low) + 1) * columns.step_s
     # Each column twice: from its left edge to its right one.
-    x = np.repeat(edges_ms, 2)[1:-1]
+    x = np.repeat(edges_s, 2)[1:-1]
     high, low = np.repeat(columns.high, 2), np.repeat(columns.low, 2)
     return {
         "type": "scatter",
