@@ -1,24 +1,16 @@
-"""Debian's Chromium under Playwright, and a watch on what no page of ours may do in it."""
+"""What tests see of a page in Chromium, and a watch on what no page of ours may do."""
 
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request, sync_playwright
+from playwright.sync_api import ConsoleMessage, Dialog, Page, Request, ViewportSize
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-
-#: No sandbox: who has no unprivileged user namespaces (containers, root) has no Chromium otherwise. It sees only pages of ours.
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-first-run", "--mute-audio",
-)  # fmt: skip
+from bench.chromium import wait_until
 
 #: In CSS pixels: a notebook's window, and a phone.
-WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 740}
+WIDE = ViewportSize(width=1280, height=800)
+PHONE = ViewportSize(width=375, height=740)
 
 #: How long something that has to appear may take, on a machine that does other things besides.
 PATIENCE_MS = 15_000
@@ -30,58 +22,30 @@ document.addEventListener("securitypolicyviolation", (event) =>
 """
 
 
-class NoBrowserError(Exception):
-    """There is no Chromium; one line for a person."""
-
-
-def find_chromium() -> str:
-    """Return the path of the browser."""
-    for name in NAMES:
-        if path := shutil.which(name):
-            return path
-    raise NoBrowserError(f"no browser: none of {', '.join(NAMES)} is on the PATH; `make browser` installs one")
-
-
-@contextmanager
-def open_browser(*flags: str) -> Iterator[Browser]:
-    """Start Chromium. Playwright's event loop runs in this thread until the end, so nothing else may have one meanwhile."""
-    path = find_chromium()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
-        yield browser
-        browser.close()
-
-
 @dataclass
 class Watch:
-    """Notes errors, dialogs, and requests to anybody but the explorer, of every page of a context."""
+    """Notes errors, dialogs, and requests to anybody but the explorer, of the pages of a test."""
 
     origins: set[str]
     problems: list[str] = field(default_factory=list)
     _allowed: list[re.Pattern[str]] = field(default_factory=list)
 
-    def over(self, context: BrowserContext) -> "Watch":
-        """Begin to watch a context."""
-        context.add_init_script(_TELL_VIOLATIONS)
-        context.on("console", self._hear)
-        context.on("weberror", lambda error: self.problems.append(f"uncaught: {error.error}"))
-        context.on("dialog", self._dismiss)
-        context.on("request", self._see)
-        return self
+    def over(self, page: Page) -> Page:
+        """Begin to watch a page."""
+        page.add_init_script(_TELL_VIOLATIONS)
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
+        page.on("dialog", self._dismiss)
+        page.on("request", self._see)
+        return page
 
     def allow(self, pattern: str) -> None:
-        """Say what a test brings about by intention: such problems are none, but one there must be."""
+        """Say what a test brings about by intention: such problems are none."""
         self._allowed.append(re.compile(pattern))
 
     def verdict(self) -> list[str]:
-        """Return what was not allowed, and what was allowed and did not happen."""
-        found = [one for one in self.problems if not any(pattern.search(one) for pattern in self._allowed)]
-        missed = [
-            f"did not happen: {pattern.pattern}"
-            for pattern in self._allowed
-            if not any(pattern.search(one) for one in self.problems)
-        ]
-        return found + missed
+        """Return what was not allowed."""
+        return [one for one in self.problems if not any(pattern.search(one) for pattern in self._allowed)]
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -95,6 +59,11 @@ class Watch:
         parts = urlsplit(request.url)
         if parts.scheme not in {"data", "blob"} and f"{parts.scheme}://{parts.netloc}" not in self.origins:
             self.problems.append(f"elsewhere: {request.method} {request.url}")
+
+
+def wait_for(page: Page, expression: str) -> None:
+    """Wait until an expression is true in the page."""
+    wait_until(page, expression, PATIENCE_MS)
 
 
 def scheme_of(page: Page) -> str | None:

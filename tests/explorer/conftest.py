@@ -3,26 +3,23 @@
 import secrets
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
-import waitress
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, ViewportSize
 from psycopg import sql
 
+from bench.chromium import open_browser
+from bench.explorer import run_explorer
 from local.stack import Stack
-from spectralize import open_store
-from spectralize.explorer.app import make_app
-from spectralize.explorer.settings import LOOPBACK, Settings
 from spectralize.migrations import migrate
 from tests.conftest import _superuser_dsn, fresh_database
-from tests.explorer.browser import PATIENCE_MS, WIDE, Watch, open_browser
+from tests.explorer.browser import PATIENCE_MS, WIDE, Watch
 from tests.explorer.recordings import Stock, fill_stock
 
-#: Opens a page; takes what Playwright's `new_context` takes: ``new_page(viewport=PHONE, color_scheme="dark")``.
+#: Opens a page: ``new_page(viewport=PHONE, is_dark=True)``.
 NewPage = Callable[..., Page]
 
 _GRANT = """
@@ -69,19 +66,24 @@ def reader_dsn(stack: Stack, stock: Stock) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def explorer_url(reader_dsn: str) -> Iterator[str]:
-    """The explorer as people reach it on their own machine."""
-    settings = Settings(dsn=reader_dsn, port=0)
-    with open_store(reader_dsn) as store:
-        server = waitress.create_server(make_app(settings, store).server, host=LOOPBACK, port=0, threads=8)
-        Thread(target=server.run, daemon=True).start()
-        yield f"http://{LOOPBACK}:{server.effective_port}"
-        server.close()
+    """The explorer as people start it on their own machine."""
+    with run_explorer(reader_dsn) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which Chromium keeps what it has compiled, from one module to the next."""
+    return tmp_path_factory.mktemp("chromium")
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(profile: Path, explorer_url: str) -> Iterator[BrowserContext]:
     """Chromium, for one module: the event loop of Playwright must be gone before others begin one."""
-    with open_browser("--autoplay-policy=no-user-gesture-required") as browser:
+    with open_browser(
+        profile, "--autoplay-policy=no-user-gesture-required", base_url=explorer_url, viewport=WIDE
+    ) as browser:
+        browser.set_default_timeout(PATIENCE_MS)
         yield browser
 
 
@@ -94,21 +96,26 @@ def watch(explorer_url: str) -> Iterator[Watch]:
 
 
 @pytest.fixture
-def new_page(browser: Browser, watch: Watch, explorer_url: str) -> Iterator[NewPage]:
-    """Opens pages of visitors who have no cookies and have stored nothing yet."""
-    contexts: list[BrowserContext] = []
+def new_page(browser: BrowserContext, watch: Watch, explorer_url: str) -> Iterator[NewPage]:
+    """Opens pages of a visitor who has no cookies and has stored nothing when the test begins."""
+    browser.clear_cookies()
+    pages: list[Page] = []
 
-    def open_page(**options: Any) -> Page:
-        standard = {"base_url": explorer_url, "viewport": WIDE, "color_scheme": "light", "reduced_motion": "reduce"}
-        context = browser.new_context(**(standard | options))
-        context.set_default_timeout(PATIENCE_MS)
-        watch.over(context)
-        contexts.append(context)
-        return context.new_page()
+    def open_page(*, viewport: ViewportSize = WIDE, is_dark: bool = False) -> Page:
+        page = watch.over(browser.new_page())
+        page.set_viewport_size(viewport)
+        page.emulate_media(color_scheme="dark" if is_dark else "light", reduced_motion="reduce")
+        pages.append(page)
+        return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
+    forget = browser.new_page()
+    # A page of the same origin that is no page of ours.
+    forget.goto(f"{explorer_url}/_dash-layout")
+    forget.evaluate("localStorage.clear(); sessionStorage.clear()")
+    forget.close()
 
 
 @pytest.fixture

@@ -112,7 +112,9 @@ def fill_stock(dsn: str) -> Iterator[Stock]:
         )
         good = _ingest(store, _good())
         cut = as_flac(dawn(12.0, seed=4))
-        spotted = _ingest(store, {PARTIAL: cut[: len(cut) // 2], REJECTED[0]: b"RIFF, but no more than that", REJECTED[1]: b""})
+        spotted = _ingest(
+            store, {PARTIAL: cut[: len(cut) // 2], REJECTED[0]: b"RIFF, but no more than that", REJECTED[1]: b""}
+        )
         store.source = store.source.model_copy(update={"max_rejected": 0, "max_rejected_share": 0.0})
         failed = _ingest(store, {INTOLERABLE: b"The recorder had no card.\n" * 40})
         ids = dict(store.rows("SELECT key, object_id FROM spectralize.objects WHERE bucket = %s", store.source.bucket))
