@@ -22,6 +22,9 @@ from tests.explorer.recordings import Stock, fill_stock
 #: Opens a page: ``new_page(viewport=PHONE, is_dark=True)``.
 NewPage = Callable[..., Page]
 
+#: Where links to Airflow lead; nobody follows them.
+AIRFLOW_URL = "https://airflow.example/base"
+
 _GRANT = """
 CREATE ROLE {role} LOGIN PASSWORD {password};
 ALTER ROLE {role} SET timezone = 'UTC';
@@ -67,7 +70,7 @@ def reader_dsn(stack: Stack, stock: Stock) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def explorer_url(reader_dsn: str) -> Iterator[str]:
     """The explorer as people start it on their own machine."""
-    with run_explorer(reader_dsn) as url:
+    with run_explorer(reader_dsn, SPECTRALIZE_AIRFLOW_URL=AIRFLOW_URL) as url:
         yield url
 
 

@@ -68,12 +68,12 @@ def drag(page: Page, from_s: float, to_s: float) -> dict[str, Any]:
     page.mouse.down()
     page.mouse.move((from_x + to_x) / 2, y + 3)
     page.mouse.move(to_x, y + 3)
-    with zooming(page):
+    with Zooming(page):
         page.mouse.up()
     return seen(page)
 
 
-class zooming:
+class Zooming:
     """Waits, at the end of the block, until what the server has read is drawn."""
 
     def __init__(self, page: Page) -> None:
@@ -124,17 +124,17 @@ def test_a_drag_shows_a_finer_picture_of_less_and_keys_go_on(page: Page, stock: 
     assert closer["range"] == pytest.approx([120, 180], abs=1.5)
     assert closer["step_s"] < whole["step_s"] / 2
     page.locator("#viewer").focus()
-    with zooming(page):
+    with Zooming(page):
         page.keyboard.press("+")
     closest = seen(page)
     span_s = closer["range"][1] - closer["range"][0]
     assert closest["range"][1] - closest["range"][0] == pytest.approx(span_s / 2)
     assert closest["step_s"] < closer["step_s"]
-    with zooming(page):
+    with Zooming(page):
         page.keyboard.press("ArrowRight")
     assert seen(page)["range"][0] == pytest.approx(closest["range"][0] + span_s / 8)
     expect(page.locator("#viewer-window")).to_contain_text("of 10:00")
-    with zooming(page):
+    with Zooming(page):
         page.keyboard.press("0")
     assert seen(page)["range"] == pytest.approx([0, LONG_S], abs=0.1)
 
