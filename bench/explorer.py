@@ -104,10 +104,8 @@ def measure_explorer(services: Services, home: Path, console: Console) -> Explor
             services.settle_database(dsn)
         url = cleanup.enter_context(run_explorer(dsn))
         store = cleanup.enter_context(open_store(dsn))
-        with console.status("pages, opened and zoomed"), Watch(services.stack.pid("timescale")) as watch:
-            result = _Look(url, ids, store.recording(ids["usual"])).measure()
-        result.others_share = watch.others_share
-        return result
+        with console.status("pages, opened and zoomed"):
+            return _Look(url, ids, store.recording(ids["usual"])).measure(services.stack.pid("timescale"))
 
 
 def _ingest(services: Services, home: Path, dsn: str) -> dict[str, int]:
@@ -163,17 +161,23 @@ class _Look:
         self._url, self._ids, self._usual = url, ids, usual
         self._result = ExplorerResult()
 
-    def measure(self) -> ExplorerResult:
+    def measure(self, server_pid: int | None) -> ExplorerResult:
         with tempfile.TemporaryDirectory() as folder, open_browser(Path(folder), viewport=_SCREEN) as context:
             context.set_default_timeout(_PATIENCE_MS)
-            contenders = [*self._ids, "shell", "hand"]
-            for number in range(_N_WARM + N_ROUNDS):
-                if number == _N_WARM:
-                    self._result = ExplorerResult()
-                turn = number % len(contenders)
-                for name in contenders[turn:] + contenders[:turn]:
-                    self._take(context, name)
+            # Left before the browser ends: what its processes took is known to it alone.
+            with Watch(server_pid) as watch:
+                for number in range(_N_WARM + N_ROUNDS):
+                    if number == _N_WARM:
+                        self._result = ExplorerResult()
+                    self._take_turns(context, number)
+            self._result.others_share = watch.others_share
         return self._result
+
+    def _take_turns(self, context: BrowserContext, number: int) -> None:
+        contenders = [*self._ids, "shell", "hand"]
+        turn = number % len(contenders)
+        for name in contenders[turn:] + contenders[:turn]:
+            self._take(context, name)
 
     def _take(self, context: BrowserContext, name: str) -> None:
         if name == "hand":
