@@ -151,10 +151,17 @@ def test_an_address_leads_to_its_window_again(page: Page, new_page: NewPage, sto
 
 
 @pytest.mark.parametrize(
-    ("key", "seconds"), [(CHIRP, 10.0), (TAGGED, 16.0), ("music/chords.m4a", 1.0)], ids=["wav", "mp3", "m4a"]
+    ("key", "seconds", "title"),
+    [
+        pytest.param(CHIRP, 10.0, "chirp.wav", id="wav"),
+        pytest.param(TAGGED, 16.0, f"{TAGS['artist']} – {TAGS['title']}", id="mp3"),
+        # Debian's Chromium may decode it by itself; if not, the server does.
+        pytest.param("music/chords.m4a", 1.0, "Somebody – In a box", id="m4a", marks=pytest.mark.slow),
+    ],
 )
-def test_a_recording_can_be_heard(page: Page, stock: Stock, key: str, seconds: float) -> None:
+def test_a_recording_can_be_heard(page: Page, stock: Stock, key: str, seconds: float, title: str) -> None:
     show(page, stock, key)
+    expect(page.get_by_role("heading", level=1)).to_contain_text(title)
     audio = page.locator("#recording-audio")
     wait_for(page, "document.getElementById('recording-audio').readyState >= 1")
     assert audio.evaluate("audio => audio.duration") == pytest.approx(seconds, abs=0.15)
@@ -173,6 +180,7 @@ def test_a_click_in_the_picture_seeks(page: Page, stock: Stock) -> None:
     assert seen(page)["range"] == at["range"]
 
 
+@pytest.mark.slow
 def test_a_looped_window_begins_again(page: Page, stock: Stock) -> None:
     show(page, stock, FIELD, "?start=5&end=5.4")
     page.get_by_label("Loop the window").check(force=True)
@@ -195,8 +203,7 @@ def test_what_is_taken_away_is_the_window(page: Page, stock: Stock) -> None:
         if kind == "wav":
             assert len(data) == pytest.approx(2 * 22_050, rel=0.02)
         elif kind == "npy":
-            mel = np.load(io.BytesIO(data))
-            assert mel.shape[1 if mel.shape[0] != N_MELS else 0] in range(42, 46) or 128 in mel.shape
+            assert sorted(np.load(io.BytesIO(data)).shape) == [pytest.approx(44, abs=1), N_MELS]
         else:
             assert Image.open(io.BytesIO(data)).width > 100
 
@@ -253,8 +260,3 @@ def test_an_unknown_recording_is_one_line(page: Page) -> None:
     page.goto("/recordings/999999")
     expect(page.locator("#page")).to_contain_text("999999")
     assert page.locator("#viewer").count() == 0
-
-
-def test_the_title_is_that_of_the_tags(page: Page, stock: Stock) -> None:
-    show(page, stock, TAGGED)
-    expect(page.get_by_role("heading", level=1)).to_contain_text(f"{TAGS['artist']} – {TAGS['title']}")
