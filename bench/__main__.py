@@ -47,6 +47,7 @@ class Part(StrEnum):
     SAMPLES = "samples"
     MEMORY = "memory"
     STORE = "store"
+    EXPLORER = "explorer"
 
 
 @app.command()

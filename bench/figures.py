@@ -57,6 +57,16 @@ TARGETS = {
     "disk_vs_half": Target(
         "store", "disk of the Mel frames, indexes included, by their half-precision values", 1.4, True
     ),
+    "page_first_paint_s": Target(
+        "explorer", "page of a recording of three minutes, until waveform and spectrogram are drawn, warm, s", 1.0, True
+    ),
+    "page_long_vs_short": Target("explorer", "the same for ten hours by that for ten seconds", 1.3, True),
+    "zoom_ms": Target(
+        "explorer",
+        "the server's answer to a zoom, three minutes, ten hours or ten seconds, the slowest, ms",
+        300.0,
+        True,
+    ),
 }
 
 

@@ -32,6 +32,17 @@ def load_recording(home: Path, minutes: int) -> Corpus:
     return Corpus(f"recording_of_{minutes}_min", (AudioFile(path, minutes * 60.0),))
 
 
+def load_excerpt(home: Path, seconds: int) -> Corpus:
+    """Return a corpus of the first seconds of the same music, at most a minute, built if it is not there."""
+    path = home / "bench" / "long" / f"{seconds}s" / f"{seconds} s.mp3"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building = path.with_suffix(".unfinished")
+        repeat_minute(encode_minute(music_folder(home) / _ORIGINAL)[: seconds * SR // _FRAME], building, 1)
+        building.rename(path)
+    return Corpus(f"recording_of_{seconds}_s", (AudioFile(path, float(seconds)),))
+
+
 def encode_minute(original: Path) -> list[bytes]:
     """Return the packets of the minute that begins after the first."""
     encoder = av.CodecContext.create("libmp3lame", "w")

@@ -9,6 +9,7 @@ from statistics import median
 import matplotlib as mpl
 from rich.table import Table
 
+from bench.explorer import ExplorerResult
 from bench.figures import TARGETS, per_round
 from bench.measurement import Measurement
 from bench.memory import Trace
@@ -130,6 +131,25 @@ def reading_table(result: StoreResult) -> Table:
             f"{name}: {parts[name]}",
             f"{extent.disk_vs_half:.3f}",
         )
+    return table
+
+
+def explorer_table(result: ExplorerResult) -> Table:
+    """Show what pages and zooms take, for each recording and for what there is beside them."""
+    table = Table(title=f"explorer, median of {len(result.by_hand_s)} rounds (from - to)", title_justify="left")
+    table.add_column("what")
+    for heading in ("drawn, s", "zoom: server, ms", "zoom: until drawn, ms"):
+        table.add_column(heading, justify="right")
+    titles = {
+        "short": "ten seconds",
+        "usual": "three minutes",
+        "long": "ten hours",
+        "shell": "a page with nothing on it",
+    }
+    for name, title in titles.items():
+        zooms = (found.get(name) for found in (result.zoom_ms, result.zoomed_ms))
+        table.add_row(title, _spread(result.drawn_s[name]), *(_spread(found, 0) if found else "" for found in zooms))
+    table.add_row("three minutes read and drawn by matplotlib", _spread(result.by_hand_s), "", "")
     return table
 
 

@@ -15,13 +15,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bench import contenders
+from bench.chromium import NoBrowserError
 from bench.corpus import Corpus, load_clips, load_music
+from bench.explorer import explorer_figures, measure_explorer
 from bench.figures import reading_figures, speed_figures
 from bench.job import Driver, Services, open_services
 from bench.measurement import Measurement
 from bench.memory import LONG_MIN, SHORT_MIN, Trace, measure_memory
 from bench.pool import N_PROCESSES, Contender, ProcessPool
-from bench.report import TITLES, corpus_table, figures_table, reading_table, save_plot
+from bench.report import TITLES, corpus_table, explorer_table, figures_table, reading_table, save_plot
 from bench.samples import samples_speedup
 from bench.store import LARGE_FRAMES, find_lack_of_disk, measure_store
 from local.errors import StackError
@@ -74,6 +76,8 @@ class Bench:
                 self._measure_memory(services)
             if "store" in parts and services:
                 self._measure_store(services, rounds, n_frames)
+            if "explorer" in parts and services:
+                self._measure_explorer(services)
         self.console.print(figures_table(self.figures))
         save_plot(self.measurements, self.traces, plot)
         return self.figures
@@ -211,6 +215,16 @@ class Bench:
             for name in ("window_large_vs_small", "disk_vs_half"):
                 del self.figures[name]
             self._note(f"[yellow]left out: the figures of a large store, which has {LARGE_FRAMES:,} frames and more[/]")
+
+    def _measure_explorer(self, services: Services) -> None:
+        try:
+            result = measure_explorer(services, self.home, self.console)
+        except NoBrowserError as error:
+            self._note(f"[yellow]left out: the explorer, because there is {escape(str(error))}[/]")
+            return
+        self.figures |= explorer_figures(result)
+        self.console.print(explorer_table(result))
+        self._warn_if_busy(result.others_share)
 
     def _warn_if_busy(self, others_share: float) -> None:
         if others_share > _QUIET_SHARE:
