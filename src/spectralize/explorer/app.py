@@ -39,8 +39,6 @@ def make_app(settings: Settings, store: Store) -> Dash:
         update_title=None,
         assets_folder=str(Path(__file__).with_name("assets")),
         serve_locally=True,
-        # Plotly would be asked for only when the first figure is there, and it is the largest part.
-        eager_loading=True,
         # Pages come and go, and their components with them.
         suppress_callback_exceptions=True,
         use_pages=False,
@@ -51,6 +49,7 @@ def make_app(settings: Settings, store: Store) -> Dash:
         # With asgiref there, Dash would run each callback on a thread of its own, and each would connect to the database.
         use_async=False,
     )
+    app.index_string = app.index_string.replace("<html>", '<html lang="en">')
     app.layout = make_shell(PAGES, signs_out=settings.password is not None)
     shell.register(app, explorer, PAGES)
     for module in (recordings, recording, viewer, compare, batches, overview):

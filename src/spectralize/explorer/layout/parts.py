@@ -44,7 +44,11 @@ class Column:
 
 def heading(title: str, *beside: Component) -> Component:
     """Return the one h1 of a page, with what stands beside it."""
-    return dmc.Group([dmc.Title(as_one_line(title), order=1, size="h2"), *beside], gap="sm", mb="sm")
+    return dmc.Group(
+        [dmc.Title(as_one_line(title), order=1, size="h2", style={"overflowWrap": "anywhere"}), *beside],
+        gap="sm",
+        mb="sm",
+    )
 
 
 def section(title: str, *children: Component, element_id: str | None = None) -> Component:

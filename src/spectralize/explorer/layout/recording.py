@@ -28,6 +28,7 @@ from spectralize.explorer.layout.parts import (
     time_text,
 )
 from spectralize.explorer.layout.viewer import make_keys
+from spectralize.explorer.media import choose_stream
 from spectralize.explorer.visits import write_query
 from spectralize.reader import Recording, Spectrogram
 
@@ -45,7 +46,7 @@ def make_page(
     """Return the page; `profile` and `viewer` are None for an object that became no recording."""
     parts: list[Component] = [
         heading(name_of(recording), badge(recording.outcome)),
-        dmc.Text(plain(recording.url), size="sm", c="dimmed", style={"overflowWrap": "anywhere"}),
+        dmc.Text(plain(recording.url), size="sm", style={"overflowWrap": "anywhere"}),
         *_reasons(recording),
     ]
     if profile is not None and viewer is not None:
@@ -127,8 +128,9 @@ def _profiles(recording: Recording, shown: Spectrogram) -> Component:
 
 def _player(recording: Recording) -> Component:
     path = f"/recordings/{recording.id}/audio"
+    stream = path if choose_stream(recording) == "object" else f"{path}?as=wav"
     audio = html.Audio(
-        id="recording-audio", controls=True, preload="metadata", src=path, className="player",
+        id="recording-audio", controls=True, preload="metadata", src=stream, className="player",
         **{"aria-label": f"Listen to {name_of(recording)}", "data-fallback": f"{path}?as=wav"},
     )  # fmt: skip
     return dmc.Group(

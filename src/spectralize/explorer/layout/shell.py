@@ -18,7 +18,7 @@ _IN_SIGHT = {"position": "sticky", "top": _HEADER_PX + 8, "zIndex": 10}
 #: Mantine's own blue is too light for text on white.
 _THEME = {
     "primaryColor": "indigo",
-    "primaryShade": {"light": 8, "dark": 3},
+    "primaryShade": 8,
     "fontFamily": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif",
     "autoContrast": True,
     "respectReducedMotion": True,
@@ -91,4 +91,10 @@ def make_trouble(text: str) -> Component:
 
 def make_message(title: str, text: str) -> Component:
     """Return a page that says why there is no other."""
-    return dmc.Alert(text, title=dmc.Title(title, order=1, size="h4"), color="red", variant="light", mt="md")
+    return dmc.Alert(
+        text,
+        title=dmc.Title(title, order=1, size="h4", c="var(--mantine-color-text)"),
+        color="red",
+        variant="light",
+        mt="md",
+    )

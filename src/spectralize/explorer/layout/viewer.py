@@ -75,7 +75,7 @@ def make_viewer(figure: Part, look: Look, sources: Sequence[Source], *, label: s
             dmc.Group(
                 [
                     dmc.Text("Point at the picture for time, frequency and level.", id="viewer-readout", size="sm"),
-                    dmc.Text("", id="viewer-window", size="sm", c="dimmed"),
+                    dmc.Text("", id="viewer-window", size="sm"),
                 ],
                 justify="space-between",
                 mih=24,
