@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
@@ -44,7 +44,11 @@ class Column:
 
 def heading(title: str, *beside: Component) -> Component:
     """Return the one h1 of a page, with what stands beside it."""
-    return dmc.Group([dmc.Title(as_one_line(title), order=1, size="h2"), *beside], gap="sm", mb="sm")
+    return dmc.Group(
+        [dmc.Title(as_one_line(title), order=1, size="h2", style={"overflowWrap": "anywhere"}), *beside],
+        gap="sm",
+        mb="sm",
+    )
 
 
 def section(title: str, *children: Component, element_id: str | None = None) -> Component:
@@ -53,12 +57,15 @@ def section(title: str, *children: Component, element_id: str | None = None) -> 
     return html.Section([dmc.Title(title, order=2, size="h4", mt="lg", mb="xs"), *children], **named)
 
 
-def badge(word: str | None) -> Component:
-    """Return an outcome or the state of a batch as a badge; None is an object that nothing has become of yet."""
+def badge(word: str | None, *, text: str | None = None) -> Component:
+    """Return an outcome or the state of a batch as a badge; None is an object that nothing has become of yet.
+
+    With a `text`, that is what stands in it, where something else says what it is.
+    """
     word = word or "pending"
     color, variant = _BADGES.get(word, ("gray", "dot"))
     # Mantine writes them in capitals, and cuts them where a column is narrow.
-    return dmc.Badge(word, color=color, variant=variant, tt="none", radius="sm", miw="max-content")
+    return dmc.Badge(text or word, color=color, variant=variant, tt="none", radius="sm", miw="max-content")
 
 
 def count_text(number: float | None) -> str:
@@ -115,6 +122,11 @@ def moment(at: datetime | None) -> Component:
     return html.Time(f"{utc:%Y-%m-%d %H:%M:%S}Z", dateTime=utc.isoformat(), style={"whiteSpace": "nowrap"})
 
 
+def dim(text: str, *, size: str = "sm", **more: Any) -> Component:
+    """Return text that steps back, and can still be read: Mantine's own dim grey is too light for that."""
+    return dmc.Text(text, size=size, style={"opacity": 0.75}, **more)
+
+
 def plain(text: str | None, *, longest: int = 1000) -> str:
     """Return hostile text for a child of a component: printable, on one line, and not without end."""
     if not text:
@@ -123,9 +135,10 @@ def plain(text: str | None, *, longest: int = 1000) -> str:
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
-def link(text: str, href: str, **more: Any) -> Component:
-    """Return a link inside the explorer. Its text may be hostile, its address is ours."""
-    return dmc.Anchor(plain(text), href=href, underline="always", inherit=True, **more)
+def link(text: Content, href: str, **more: Any) -> Component:
+    """Return a link inside the explorer. A text may be hostile; its address is ours, and so is what is more than a text."""
+    shown = plain(text) if isinstance(text, str) else text
+    return dmc.Anchor(shown, href=href, underline="always", inherit=True, **more)
 
 
 def outside_link(text: str, href: str) -> Component:
@@ -148,7 +161,7 @@ def facts_table(facts: Iterable[tuple[str, Content]], *, label: str, element_id:
 
 def rows_table(
     columns: Sequence[Column],
-    rows: Iterable[Sequence[Content]],
+    rows: Iterable[Sequence[Content] | Component],
     *,
     label: str,
     element_id: str | None = None,
@@ -161,6 +174,8 @@ def rows_table(
     ----------
     label
         What a screen reader calls it.
+    rows
+        Contents by column, or a row as it is.
     min_width_px
         What it needs to be readable.
     """
@@ -168,7 +183,10 @@ def rows_table(
         dmc.TableTh(column.label, ta="right" if column.is_number else "left", w=column.width) for column in columns
     ]
     lines = [
-        dmc.TableTr([_cell(column, content) for column, content in zip(columns, row, strict=True)]) for row in rows
+        row
+        if isinstance(row, Component)
+        else dmc.TableTr([_cell(column, content) for column, content in zip(columns, row, strict=True)])
+        for row in rows
     ]
     named = {} if element_id is None else {"id": element_id}
     table = dmc.Table(
@@ -191,4 +209,39 @@ def _cell(column: Column, content: Content) -> Component:
 def disclosure(summary: str, *children: Component, element_id: str | None = None) -> Component:
     """Return something that is folded away until somebody wants it."""
     named = {} if element_id is None else {"id": element_id}
-    return html.Details([html.Summary(summary, style={"cursor": "pointer"}), *children], **named)
+    return html.Details(
+        [html.Summary(summary, style={"cursor": "pointer", "fontSize": "var(--mantine-font-size-sm)"}), *children],
+        **named,
+    )
+
+
+def notice(text: Content, *, color: str = "red", title: str | None = None, element_id: str | None = None) -> Component:
+    """Return a box that says what is the matter."""
+    named = {} if element_id is None else {"id": element_id}
+    edge = {"borderLeft": f"4px solid var(--mantine-color-{color}-6)"}
+    return dmc.Alert(text, title=title, color=color, variant="default", my="sm", style=_FOLDED | edge, **named)
+
+
+def pager(page: int, n_pages: int, address: Callable[[int], str], *, label: str, element_id: str) -> Component:
+    """Return links to the pages beside this one; `address` makes that of a page. Pages count from 1."""
+    steps = [("First", 1, page > 2), ("Previous", page - 1, page > 1), ("Next", page + 1, page < n_pages)]
+    steps.append(("Last", n_pages, page < n_pages - 1))
+    links = [link(name, address(to), **{"aria-label": f"{name} page"}) for name, to, is_there in steps if is_there]
+    here = dmc.Text(f"Page {count_text(page)} of {count_text(n_pages)}", size="sm", span=True)
+    return html.Nav(dmc.Group([here, *links], gap="md", my="sm"), id=element_id, **{"aria-label": label})
+
+
+def choices(
+    options: Iterable[tuple[str, int | None, str, bool]], *, label: str, element_id: str | None = None
+) -> Component:
+    """Return links of which one is chosen: (text, how many or None, address, whether it is this one)."""
+    links = [
+        link(
+            text if n is None else [f"{plain(text)} {count_text(n)}"],
+            href, fw=700 if is_chosen else 400,
+            **({"aria-current": "true"} if is_chosen else {}),
+        )
+        for text, n, href, is_chosen in options
+    ]  # fmt: skip
+    named = {} if element_id is None else {"id": element_id}
+    return html.Nav(dmc.Group(links, gap="md", my="xs"), **{"aria-label": label}, **named)

@@ -100,10 +100,8 @@ def make_results(listing: Listing, table: Table, path: str) -> Component:
 
 def make_error(text: str, path: str) -> Component:
     """Return why there is no table."""
-    return dmc.Alert(
-        [dmc.Text(parts.plain(text), size="sm"), _clear(path)], title="That cannot be looked for", color="red",
-        variant="light", mt="md", id="recordings-error",
-    )  # fmt: skip
+    said: list[str | Component] = [html.Div(parts.plain(text)), _clear(path)]
+    return parts.notice(said, title="That cannot be looked for", element_id="recordings-error")
 
 
 def make_compare(picked: Sequence[str]) -> list[Component]:
@@ -111,9 +109,9 @@ def make_compare(picked: Sequence[str]) -> list[Component]:
     if not picked:
         return []
     if len(picked) < 2:
-        return [dmc.Text("Choose another one to compare", size="sm", c="dimmed")]
+        return [parts.dim("Choose another one to compare")]
     if len(picked) > MOST_COMPARED:
-        return [dmc.Text(f"{MOST_COMPARED} can be compared at a time", size="sm", c="dimmed")]
+        return [parts.dim(f"{MOST_COMPARED} can be compared at a time")]
     query = urlencode([("r", item) for item in picked])
     return [parts.link(f"Compare ({len(picked)})", f"/compare?{query}", fw=600)]
 
@@ -124,7 +122,8 @@ def _clear(path: str) -> Component:
 
 def _make_empty(listing: Listing, path: str) -> Component:
     if listing.is_filtered:
-        title, said = "Nothing matches", ["No recording is like that. Ask for less: ", _clear(path), "."]
+        title = "Nothing matches"
+        said: list[str | Component] = ["No recording is like that. Ask for less: ", _clear(path), "."]
     else:
         title = "No recordings yet"
         said = [
@@ -133,7 +132,7 @@ def _make_empty(listing: Listing, path: str) -> Component:
         ]  # fmt: skip
     total = html.Span("0 recordings", id="recordings-total", role="status", style={"fontWeight": 600})
     return html.Div(
-        [total, dmc.Alert(said, title=title, color="gray", variant="light", mt="sm", id="recordings-empty")],
+        [total, parts.notice(said, title=title, color="gray", element_id="recordings-empty")],
         style={"marginTop": "1rem"},
     )
 
@@ -175,7 +174,7 @@ def _key(row: Row) -> Component:
         html.Div(
             [
                 dmc.Anchor(key, href=f"/recordings/{row.id}", size="sm", underline="hover", fw=500),
-                *([dmc.Text("No longer in the bucket", size="xs", c="dimmed")] if row.is_gone else []),
+                *([parts.dim("No longer in the bucket", size="xs")] if row.is_gone else []),
             ]
         ),
     ]
@@ -230,7 +229,7 @@ def length_text(seconds: float) -> str:
 def _make_pages(listing: Listing, page: int, n_pages: int, path: str) -> Component:
     def step(text: str, to: int) -> Component:
         if not 1 <= to <= n_pages:
-            return dmc.Text(text, c="dimmed", size="sm", **{"aria-disabled": "true"})
+            return parts.dim(text, **{"aria-disabled": "true"})
         return dmc.Anchor(text, href=path + replace(listing, page=to).search, size="sm")
 
     per = dmc.Select(

@@ -17,6 +17,8 @@ from spectralize.tables import OUTCOMES
 #: Who types a word should not be shown the answer to each of its letters.
 _DEBOUNCE_MS = 300
 
+_FOLD = {"cursor": "pointer", "fontSize": "var(--mantine-font-size-sm)"}
+
 
 def make_chips(counts: Mapping[str, int]) -> list[Component]:
     """Return the outcomes, each with the number of recordings that have it under the other filters."""
@@ -65,7 +67,7 @@ def make_filters(
             ),
             dmc.Group([outcomes], mt="sm"),
             html.Details(
-                [html.Summary("More filters, and columns", style={"cursor": "pointer"}), more, columns],
+                [html.Summary("More filters, and columns", style=_FOLD), more, columns],
                 open=is_open, style={"marginTop": "0.75rem"}, id="recordings-more",
             ),
         ],
