@@ -188,6 +188,9 @@ def test_pages_and_what_there_is_of_them() -> None:
     assert hrefs["Previous"] == "/recordings?q=x&page=2"
     assert hrefs["Next"] == "/recordings?q=x&page=4"
     assert hrefs["Clear all filters"] == "/recordings"
+    kept = Listing(q="x", page=3, column=("genre",), sort="genre")
+    assert kept.unfiltered.search == "?column=genre&sort=genre"
+    assert not kept.unfiltered.is_filtered
     assert find(page, id="recordings-total")[0].children == "130 recordings"
     # An address beyond the end: what is shown counts.
     [shown] = find(show(Listing(page=99)), id="recordings-shown")
@@ -200,7 +203,7 @@ def test_empty_ones_say_what_to_do() -> None:
     filtered = show(Listing(q="x"), nothing)
     assert find(filtered, href="/")[0].children == "Clear all filters"
     assert "run its DAG" not in " ".join(texts(filtered))
-    error = make_error("profile 'a\nb': nothing", "/")
+    error = make_error("profile 'a\nb': nothing", Listing(profile="a\nb"), "/")
     assert "profile 'a\\nb': nothing" in texts(error)
     assert find(error, href="/")
 

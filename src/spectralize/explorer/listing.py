@@ -98,9 +98,14 @@ class Listing:
         return write_query(values)
 
     @property
+    def unfiltered(self) -> Listing:
+        """The same view of all recordings."""
+        return Listing(column=self.column, sort=self.sort, desc=self.desc, per=self.per)
+
+    @property
     def is_filtered(self) -> bool:
         """Tell whether some recordings may be left out."""
-        return replace(self, column=DEFAULT_COLUMNS, sort="key", desc=False, page=1, per=PER_PAGE[0]) != Listing()
+        return replace(self, page=1) != self.unfiltered
 
     def sorted_by(self, column: str) -> Listing:
         """Return what a touch of a column's head asks for: its order, and at the second touch the other way round."""

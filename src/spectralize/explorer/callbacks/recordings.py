@@ -48,7 +48,7 @@ def _look(explorer: Explorer, listing: Listing, path: str) -> tuple[list[Compone
         question = listing.question()
         table = explorer.read(lambda connection: read_table(connection, question))
     except ReadError as error:
-        return make_chips({}), make_error(as_one_line(str(error)), path)
+        return make_chips({}), make_error(as_one_line(str(error)), listing, path)
     return make_chips(table.counts), make_results(listing, table, path)
 
 
@@ -164,5 +164,5 @@ def _read_address(app: Dash, explorer: Explorer) -> None:
         try:
             chips, results = _look(explorer, listing, path)
         except SpectralizeError as error:
-            chips, results = make_chips({}), make_error(as_one_line(str(error)), path)
+            chips, results = make_chips({}), make_error(as_one_line(str(error)), listing, path)
         return results, chips

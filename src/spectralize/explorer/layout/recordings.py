@@ -85,7 +85,7 @@ def make_results(listing: Listing, table: Table, path: str) -> Component:
     total = html.Span(
         f"{parts.count_text(table.total)} {noun}", id="recordings-total", role="status", style={"fontWeight": 600}
     )
-    beside = [_clear(path)] if listing.is_filtered else []
+    beside = [_clear(listing, path)] if listing.is_filtered else []
     return html.Div(
         [
             dcc.Store(id="recordings-shown", data=[page, listing.per]),
@@ -98,9 +98,9 @@ def make_results(listing: Listing, table: Table, path: str) -> Component:
     )
 
 
-def make_error(text: str, path: str) -> Component:
+def make_error(text: str, listing: Listing, path: str) -> Component:
     """Return why there is no table."""
-    said: list[str | Component] = [html.Div(parts.plain(text)), _clear(path)]
+    said: list[str | Component] = [html.Div(parts.plain(text)), _clear(listing, path)]
     return parts.notice(said, title="That cannot be looked for", element_id="recordings-error")
 
 
@@ -116,14 +116,14 @@ def make_compare(picked: Sequence[str]) -> list[Component]:
     return [parts.link(f"Compare ({len(picked)})", f"/compare?{query}", fw=600)]
 
 
-def _clear(path: str) -> Component:
-    return dmc.Anchor("Clear all filters", href=path, size="sm", underline="always")
+def _clear(listing: Listing, path: str) -> Component:
+    return dmc.Anchor("Clear all filters", href=path + listing.unfiltered.search, size="sm", underline="always")
 
 
 def _make_empty(listing: Listing, path: str) -> Component:
     if listing.is_filtered:
         title = "Nothing matches"
-        said: list[str | Component] = ["No recording is like that. Ask for less: ", _clear(path), "."]
+        said: list[str | Component] = ["No recording is like that. Ask for less: ", _clear(listing, path), "."]
     else:
         title = "No recordings yet"
         said = [

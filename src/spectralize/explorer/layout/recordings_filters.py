@@ -57,7 +57,7 @@ def make_filters(
     columns = dmc.MultiSelect(
         id="recordings-columns", label="Columns", placeholder="Key and picture only" if not listing.column else "",
         data=[{"value": name, "label": labels[name]} for name in COLUMNS], value=list(listing.column),
-        searchable=True, clearable=True, mt="xs", clearButtonProps={"aria-label": "No columns"},
+        searchable=True, clearable=True, selectFirstOptionOnChange=True, mt="xs", clearButtonProps={"aria-label": "No columns"},
     )  # fmt: skip
     is_open = bool(listing.format or listing.since or listing.until or listing.shortest or listing.longest)
     return html.Div(
@@ -88,7 +88,7 @@ def _several(element_id: str, label: str, placeholder: str, names: Sequence[str]
     data = list(dict.fromkeys([*names, *chosen]))
     return dmc.MultiSelect(
         id=element_id, label=label, placeholder="" if chosen else placeholder, data=data, value=list(chosen), clearable=True,
-        searchable=True, clearButtonProps={"aria-label": f"{placeholder} {label.lower()}"},
+        searchable=True, selectFirstOptionOnChange=True, clearButtonProps={"aria-label": f"{placeholder} {label.lower()}"},
     )  # fmt: skip
 
 
