@@ -2,7 +2,8 @@
 
 Real music in six formats and three thousand clips of half a second go, round by round, through (a) decoding alone, (b) what
 a user would otherwise write, (c) the core without database and (d) the whole Spark job. Then come ten hours in one file, and
-reading: windows and recordings from a store of 30 million frames, and from a small one, beside SQL by hand and `.npy` files.
+reading: windows and recordings from a store of 30 million frames, and from a small one, beside SQL by hand and `.npy` files;
+and the table of a hundred thousand recordings, beside the reader's own way to find them.
 """
 
 import json
@@ -45,6 +46,7 @@ class Part(StrEnum):
     MUSIC = "music"
     CLIPS = "clips"
     SAMPLES = "samples"
+    TABLE = "table"
     MEMORY = "memory"
     STORE = "store"
     EXPLORER = "explorer"

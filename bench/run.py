@@ -18,6 +18,7 @@ from bench import contenders
 from bench.chromium import NoBrowserError
 from bench.corpus import Corpus, load_clips, load_music
 from bench.explorer import explorer_figures, measure_explorer
+from bench.explorer_table import measure_table, table_of
 from bench.figures import reading_figures, speed_figures
 from bench.job import Driver, Services, open_services
 from bench.measurement import Measurement
@@ -72,6 +73,8 @@ class Bench:
             if "samples" in parts and services:
                 with self.console.status("samples by hop and by row"), services.fresh_database() as dsn:
                     self.figures["samples_vs_rows"] = samples_speedup(dsn)
+            if "table" in parts and services:
+                self._measure_table(services, rounds)
             if "memory" in parts and services:
                 self._measure_memory(services)
             if "store" in parts and services:
@@ -179,6 +182,12 @@ class Bench:
         if job is not None:
             steps["job"] = job(corpus)
         return steps
+
+    def _measure_table(self, services: Services, rounds: int) -> None:
+        result = measure_table(services, self.console, rounds=rounds)
+        self.figures["table_query_ms"] = result.table_query_ms
+        self.console.print(table_of(result))
+        self._warn_if_busy(result.others_share)
 
     def _measure_memory(self, services: Services) -> None:
         peaks = []
