@@ -12,7 +12,8 @@ def test_the_watch_sees_what_no_page_may_do(page: Page, watch: Watch, explorer_u
     page.goto("/")
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     assert watch.verdict() == []
-    page.evaluate("console.error('broken'); setTimeout(() => { throw new Error('thrown') }); alert('hello')")
+    with page.expect_event("pageerror"):
+        page.evaluate("console.error('broken'); setTimeout(() => { throw new Error('thrown') }); alert('hello')")
     page.goto(explorer_url.replace("127.0.0.1", "localhost"))
     assert {one.split(":")[0] for one in watch.verdict()} == {"console", "dialog", "uncaught", "elsewhere"}
     watch.allow("broken|thrown|hello|localhost")

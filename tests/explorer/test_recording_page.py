@@ -42,6 +42,7 @@ _SEEN = """
     left: box.left + full.xaxis._offset, width: full.xaxis._length,
     top: box.top + full.yaxis2._offset, height: full.yaxis2._length,
     image: gd.querySelectorAll(".heatmaplayer image").length,
+    labels: [...gd.querySelectorAll(".xtick text")].map((text) => text.textContent),
   };
 }
 """
@@ -127,6 +128,9 @@ def test_a_drag_shows_a_finer_picture_of_less_and_keys_go_on(page: Page, stock: 
     with Zooming(page):
         page.keyboard.press("+")
     closest = seen(page)
+    # Labels are those of the window: some seconds apart, and not as many as there are seconds.
+    assert {"2:00", "2:10", "2:50"} <= set(closer["labels"])
+    assert {"2:20", "2:25", "2:30"} <= set(closest["labels"])
     span_s = closer["range"][1] - closer["range"][0]
     assert closest["range"][1] - closest["range"][0] == pytest.approx(span_s / 2)
     assert closest["step_s"] < closer["step_s"]

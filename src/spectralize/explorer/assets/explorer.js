@@ -26,6 +26,15 @@ window.dash_clientside = window.dash_clientside || {};
       return window.dash_clientside.explorer.visit(window.location.pathname, shown);
     },
 
+    // A link to other recordings on the page that compares: the path is the same, and the page is another one.
+    compareOthers: function (search, visit) {
+      const asked = (text) => new URLSearchParams(text).getAll("r").join("\n");
+      const isHere = visit && visit.path === "/compare" && window.location.pathname === "/compare";
+      return isHere && asked(window.location.search) !== asked(visit.search)
+        ? window.dash_clientside.explorer.visitHere()
+        : window.dash_clientside.no_update;
+    },
+
     chooseTheme: function () {
       const shown = document.documentElement.getAttribute("data-mantine-color-scheme");
       return shown === "dark" ? "light" : "dark";

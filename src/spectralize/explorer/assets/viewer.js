@@ -65,11 +65,15 @@ window.dash_clientside = window.dash_clientside || {};
     return Math.max(1, viewer.gd.clientWidth - viewer.facts.margin.l - viewer.facts.margin.r);
   }
 
+  // Range and labels in one: Plotly may drop a change that is made while it tells of another one.
   function show(start, end) {
     const length = viewer.facts.length;
     const span = Math.min(Math.max(end - start, Math.min(SHORTEST_S, length)), length);
     const from = Math.min(Math.max(0, start), length - span);
-    window.Plotly.relayout(viewer.gd, { "xaxis.range": [from, from + span] });
+    const marks = ticks(from, from + span, viewer.gd.clientWidth < 640 ? 4 : 10);
+    window.Plotly.relayout(viewer.gd, {
+      "xaxis.range": [from, from + span], "xaxis.tickvals": marks.values, "xaxis.ticktext": marks.texts,
+    });
   }
 
   function zoom(factor, around) {
@@ -94,13 +98,12 @@ window.dash_clientside = window.dash_clientside || {};
     if (!Object.keys(change).some((name) => name.startsWith("xaxis.range") || name === "xaxis.autorange")) {
       return;
     }
-    if (change["xaxis.autorange"]) {
-      show(0, viewer.facts.length);
+    if (!("xaxis.tickvals" in change)) {
+      // Somebody has dragged.
+      const seen = change["xaxis.autorange"] ? { start: 0, end: viewer.facts.length } : windowSeen();
+      setTimeout(show, 0, seen.start, seen.end);
       return;
     }
-    const seen = windowSeen();
-    const marks = ticks(seen.start, seen.end, viewer.gd.clientWidth < 640 ? 4 : 10);
-    window.Plotly.relayout(viewer.gd, { "xaxis.tickvals": marks.values, "xaxis.ticktext": marks.texts });
     tell();
     clearTimeout(asking);
     asking = setTimeout(ask, PAUSE_MS);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dash import Dash
+from dash import ClientsideFunction, Dash, Input, Output, State
 from dash.development.base_component import Component
 
 from spectralize.errors import ReadError, as_one_line
@@ -48,4 +48,11 @@ def _viewer(explorer: Explorer, visit: Visit, pairs: list[Pair]) -> Component:
 
 
 def register(app: Dash, explorer: Explorer) -> None:
-    """Nothing beyond the viewer's own callbacks."""
+    """Connect what the viewer's own callbacks do not: links to the same page with others on it."""
+    app.clientside_callback(
+        ClientsideFunction("explorer", "compareOthers"),
+        Output("visit", "data", allow_duplicate=True),
+        Input("url", "search"),
+        State("visit", "data"),
+        prevent_initial_call=True,
+    )

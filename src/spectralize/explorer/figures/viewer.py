@@ -106,6 +106,8 @@ def make_viewer(strips: Sequence[Strip], look: Look) -> Part:
             ]
         },
     }
+    if len(strips) > 1:
+        layout["annotations"] = [_number(number) for number in range(1, len(strips) + 1)]
     for number, strip in enumerate(strips):
         top_px = number * (strip_px + _BETWEEN_PX)
         wave, mel = 2 * number + 1, 2 * number + 2
@@ -168,6 +170,15 @@ def clock(at_s: float, step_s: float) -> str:
 
 def _axis(number: int) -> str:
     return "yaxis" if number == 1 else f"yaxis{number}"
+
+
+def _number(number: int) -> Part:
+    """Return what tells strips apart, at the top left of each: their number, and no text of somebody else."""
+    return {
+        "text": str(number), "xref": "paper", "x": 0, "xanchor": "left", "xshift": 4,
+        "yref": f"{'y' if number == 1 else f'y{2 * number - 1}'} domain", "y": 1, "yanchor": "top",
+        "showarrow": False, "font": {"size": 13, "color": "#ffffff"}, "bgcolor": "#495057", "borderpad": 3,
+    }  # fmt: skip
 
 
 def _placed(top_px: float, height_px: float, of_px: float) -> Part:

@@ -51,17 +51,19 @@ def _form(pairs: Sequence[Pair], most: int) -> Component:
     # A form of plain HTML: the address is all there is to say.
     fields = [
         dmc.TextInput(
-            label="Add a recording",
-            description="Its id, or id:profile",
+            label="Add a recording: its id, or id:profile",
             name="r",
             id="compare-add",
             w=260,
             required=True,
+            withAsterisk=False,
         ),
-        dmc.Button("Add", type="submit", variant="default"),
+        dmc.Button("Add", buttonProps={"type": "submit"}, variant="default"),
     ]
     hidden = [dcc.Input(type="hidden", name="r", value=_text(pair)) for pair in pairs]
-    return html.Form([dmc.Group([*hidden, *fields], align="end")], method="GET", action="/compare", id="compare-form")
+    return html.Form(
+        [dmc.Group([*hidden, *fields], align="end", mb="md")], method="GET", action="/compare", id="compare-form"
+    )
 
 
 def _list(pairs: Sequence[Pair]) -> Component:
@@ -82,7 +84,7 @@ def _list(pairs: Sequence[Pair]) -> Component:
                     controls=True, preload="none", src=path, className="small-player",
                     **{"aria-label": f"Listen to {name_of(recording)}"},
                 ),
-                link(["Remove", dmc.VisuallyHidden(f" {name_of(recording)}")], address(others)),
+                link("Remove", address(others), **{"aria-label": f"Remove {name_of(recording)}"}),
             )
         )  # fmt: skip
     return rows_table(columns, rows, label="What is compared, from top to bottom", element_id="compare-table")

@@ -193,7 +193,14 @@ def rows_table(
         [dmc.TableThead(dmc.TableTr(heads)), dmc.TableTbody(lines)],
         highlightOnHover=True, verticalSpacing="4px", stickyHeader=head == "sticky", **{"aria-label": label}, **named,
     )  # fmt: skip
-    return dmc.TableScrollContainer(table, minWidth=min_width_px, type="native", **{"aria-label": label})
+    return scrolling(table, label=label, min_width_px=min_width_px)
+
+
+def scrolling(table: Component, *, label: str, min_width_px: int) -> Component:
+    """Return a table in a frame in which it is moved sideways, by keyboard, too, where the screen is narrow."""
+    return dmc.TableScrollContainer(
+        table, minWidth=min_width_px, type="native", tabIndex=0, **{"aria-label": f"{label}, can be moved sideways"}
+    )
 
 
 #: Keys have no spaces at which a line could break.

@@ -45,8 +45,8 @@ _NUMBERS = {"duration_s", "size_bytes", "samplerate_hz", "n_channels"} | {
 
 #: The key stays where it is while the rest of a row is moved under a narrow screen.
 _STAYS = {
-    "position": "sticky", "left": 0, "zIndex": 1, "background": "var(--mantine-color-body)", "minWidth": "9.5rem",
-    "maxWidth": "min(24rem, 45vw)", "overflowWrap": "anywhere",
+    "position": "sticky", "left": 0, "zIndex": 1, "background": "var(--mantine-color-body)",
+    "minWidth": "min(15rem, 48vw)", "maxWidth": "min(24rem, 48vw)", "overflowWrap": "anywhere",
 }  # fmt: skip
 _TEXT_CELL = {"minWidth": "6rem", "maxWidth": "18rem", "overflowWrap": "anywhere"}
 _NUMBER_CELL = {"fontVariantNumeric": "tabular-nums", "whiteSpace": "nowrap"}
@@ -150,7 +150,7 @@ def _make_table(listing: Listing, rows: Sequence[Row]) -> Component:
         ],
         id="recordings-table", highlightOnHover=True, verticalSpacing=6, horizontalSpacing=10, **{"aria-label": "Recordings"},
     )  # fmt: skip
-    return dmc.TableScrollContainer(table, minWidth=500, type="native", **{"aria-label": "Table of recordings"})
+    return parts.scrolling(table, label="Recordings", min_width_px=500)
 
 
 def _head(column: str, listing: Listing, style: Mapping[str, Any]) -> Component:
@@ -173,12 +173,25 @@ def _key(row: Row) -> Component:
         pick if row.spectrogram_id is not None else dmc.Space(w=16),
         html.Div(
             [
-                dmc.Anchor(key, href=f"/recordings/{row.id}", size="sm", underline="hover", fw=500),
+                dmc.Anchor(_folded(key), href=f"/recordings/{row.id}", size="sm", underline="hover", fw=500),
+                # On a phone the outcome's own column is out of sight.
+                *([dmc.Box(parts.badge(row.outcome), hiddenFrom="sm", mt=2)] if row.outcome != "loaded" else []),
                 *([parts.dim("No longer in the bucket", size="xs")] if row.is_gone else []),
             ]
         ),
     ]
     return dmc.TableTd(dmc.Group(said, gap="xs", wrap="nowrap", align="flex-start"), style=_STAYS)
+
+
+def _folded(key: str) -> str | list[str | Component]:
+    """Return a key that breaks behind its slashes rather than within words."""
+    first, *others = key.split("/")
+    if not others:
+        return key
+    found: list[str | Component] = [first]
+    for part in others:
+        found += ["/", html.Wbr(), part]
+    return found
 
 
 def _picture(row: Row) -> Component | str:
@@ -198,7 +211,7 @@ def _cell(row: Row, column: str) -> Component:
         if row.reason:
             why = f"{row.reason_class}: {row.reason}" if row.reason_class else row.reason
             said.append(dmc.Text(parts.plain(why, longest=_LONGEST_CELL), size="xs", mt=2))
-        return dmc.TableTd(said, style={"minWidth": "7rem", "maxWidth": "16rem", "overflowWrap": "anywhere"})
+        return dmc.TableTd(said, style={"minWidth": "12rem", "maxWidth": "18rem", "overflowWrap": "anywhere"})
     if column in _NUMBERS:
         return dmc.TableTd(_text(column, row.values[column]), ta="right", style=_NUMBER_CELL)
     value = row.values[column]

@@ -16,7 +16,10 @@ from spectralize.explorer.figures.typed import Part
 from spectralize.explorer.figures.viewer import MARGIN_PX, NARROW_MARGIN_PX, TRACES_PER_STRIP, Look
 
 #: Plotly's own buttons are for drawing figures; ours have names, and keys.
-_CONFIG = {"displayModeBar": False, "displaylogo": False, "scrollZoom": False, "doubleClick": False, "responsive": True}
+_CONFIG = {
+    "displayModeBar": False, "displaylogo": False, "scrollZoom": False, "doubleClick": False, "showTips": False,
+    "responsive": True,
+}  # fmt: skip
 
 #: Lowest and highest dB that colours can be set to: amin = 1e-10 is -100 dB, and full scale stays below +80 dB.
 _RANGE_DB = (-100, 80)
@@ -26,7 +29,7 @@ _KEYS = (
     ("← →", "a quarter of the window back or on"),
     ("shift ← →", "one second back or on, while listening"),
     ("+ −", "zoom in or out, around the cursor"),
-    ("0", "the whole recording"),
+    ("0, double click", "the whole recording"),
     ("L", "loop the window, or stop looping"),
 )
 
