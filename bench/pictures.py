@@ -16,6 +16,8 @@ from bench.chromium import open_browser, wait_until
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 
 _WIDE, _PHONE = ViewportSize(width=1280, height=860), ViewportSize(width=390, height=844)
+#: The whole of a long page matters here.
+_TALL = ViewportSize(width=1280, height=1500)
 _PATIENCE_MS = 30_000
 _DRAWN = "!document.getElementById('viewer') || performance.getEntriesByName('spectralize:drawn').length > 0"
 _LOADED = (
@@ -38,7 +40,7 @@ def main(address: Annotated[str, typer.Argument(help="Of the explorer, such as h
         _save("recording_dark", [_take(browser, window, is_dark=True)])
         compared = f"/compare?r={piece.rpartition('/')[2]}&r={other.rpartition('/')[2]}"
         _save("compare", [_take(browser, compared, is_dark=True)])
-        _save("batch", [_take(browser, "/batches/1")])
+        _save("batch", [_take(browser, "/batches/1", viewport=_TALL)])
         _save("overview", [_take(browser, "/overview")])
         phones = [("/", False), (window, False), ("/batches/1", True), ("/overview", True)]
         _save("phone", [_take(browser, path, viewport=_PHONE, is_dark=is_dark) for path, is_dark in phones])
@@ -83,7 +85,7 @@ def _save(name: str, images: list[Image.Image]) -> None:
         sheet.paste(image, (left, 0))
         left += image.width + _BETWEEN_PX
     path = FOLDER / f"explorer_{name}.png"
-    sheet.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    sheet.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
     typer.echo(path)
 
 

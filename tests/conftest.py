@@ -39,16 +39,13 @@ LONGEST = (
     "tests/test_pages.py",
     "tests/test_alerts.py",
     "tests/test_openlineage.py",
+    "tests/explorer/test_accessibility.py",
     "tests/spark_jobs/test_mel_spectrogram.py",
     "tests/spectralize/test_formats.py",
-    "tests/explorer/test_recording_page.py",
-    "tests/explorer/test_accessibility.py",
     "tests/local/test_stack.py",
     "tests/docs/test_reading.py",
     "tests/spectralize/test_verify.py",
     "tests/spectralize/test_recheck.py",
-    "tests/explorer/test_browser.py",
-    "tests/explorer/test_pages_of_batches.py",
     "tests/spectralize/test_columnstore.py",
     "tests/spectralize/test_backup.py",
     "tests/spectralize/reader/test_audio.py",
@@ -61,6 +58,9 @@ LONGEST = (
     "tests/spectralize/test_fuzz.py",
     "tests/spectralize/test_decode.py",
 )
+
+#: The folder whose tests look at one store.
+EXPLORER = "tests/explorer/"
 
 #: The files whose tests need Airflow.
 AIRFLOW = (
@@ -96,10 +96,12 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 class ByFile(LoadFileScheduling):
-    """A file stays with one worker, and so do all files that need Airflow: it takes half a minute to start."""
+    """A file stays with one worker, and so do all that need Airflow, or the explorer's store: both take time to make."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
+        if file.startswith(EXPLORER):
+            return EXPLORER
         return "airflow" if file in AIRFLOW else file
 
 

@@ -39,7 +39,7 @@ def paths(stock: Stock) -> list[str]:
     ("viewport", "is_dark"),
     [
         pytest.param(WIDE, False, id="notebook-light"),
-        pytest.param(PHONE, True, id="phone-dark"),
+        pytest.param(PHONE, True, id="phone-dark", marks=pytest.mark.slow),
         pytest.param(WIDE, True, id="notebook-dark", marks=pytest.mark.slow),
         pytest.param(PHONE, False, id="phone-light", marks=pytest.mark.slow),
     ],

@@ -28,9 +28,12 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture(autouse=True)
 def _same_signals() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    # A shell has what it starts in the background ignore interrupts, and whom that starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @contextmanager
