@@ -1,9 +1,15 @@
 """The explorer in a browser: the shell around every page."""
 
-from playwright.sync_api import Page, expect
+from pathlib import Path
 
+from playwright.sync_api import Page, expect
+from plotly.offline import get_plotlyjs_version
+
+import spectralize.explorer
 from tests.explorer.browser import PHONE, Watch, focused, overflow_px, scheme_of
 from tests.explorer.conftest import NewPage
+
+ASSETS = Path(spectralize.explorer.__file__).with_name("assets")
 
 LINKS = {"Recordings": "/", "Compare": "/compare", "Batches": "/batches", "Overview": "/overview"}
 
@@ -77,6 +83,20 @@ def test_the_theme_is_the_systems_until_one_is_chosen(new_page: NewPage) -> None
     page.goto("/overview")
     expect(button).to_have_text("Dark")
     assert scheme_of(page) == "light"
+
+
+def test_plots_are_drawn_by_the_bundle_that_is_in_step_with_plotly(page: Page, explorer_url: str) -> None:
+    [bundle] = ASSETS.glob("plotly-cartesian-*.min.js")
+    assert bundle.name == f"plotly-cartesian-{get_plotlyjs_version()}.min.js"
+    head = bundle.read_text(encoding="utf-8")[:100]
+    assert f"plotly.js (cartesian - minified) v{get_plotlyjs_version()}" in head
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto("/overview")
+    expect(page.locator(".js-plotly-plot .barlayer path").first).to_be_visible()
+    assert [url for url in asked if "plotly" in url and "async-" not in url] == [
+        url for url in asked if url.startswith(f"{explorer_url}/assets/{bundle.name}")
+    ]
 
 
 def test_a_phone_does_not_scroll_sideways(new_page: NewPage) -> None:
