@@ -111,10 +111,10 @@ def test_ranges_are_those_of_the_object(
         same = client.get(path, headers={"Range": given, "If-Range": whole.headers["ETag"]})
         assert (same.status_code, same.data) == (206, answer.data)
     for given in ("bytes=9-5", "bytes=x-", "bytes", "bytes=1-2,5-6", "lines=1-2", f"bytes={'9' * 9_000}-", "bytes=--1"):
-        answer = client.get(path, headers={"Range": given})
+        answer = client.get(path, headers={"Range": given}, buffered=True)
         assert (answer.status_code, answer.data) == (200, data), given
     for other in ('"another"', "W/" + whole.headers["ETag"], "Wed, 21 Oct 2015 07:28:00 GMT"):
-        answer = client.get(path, headers={"Range": "bytes=0-9", "If-Range": other})
+        answer = client.get(path, headers={"Range": "bytes=0-9", "If-Range": other}, buffered=True)
         assert (answer.status_code, len(answer.data)) == (200, n), other
     for given in (f"bytes={n}-", f"bytes={n + 5}-{n + 9}", f"bytes={10**30}-"):
         answer = client.get(path, headers={"Range": given})
@@ -303,3 +303,18 @@ def test_what_does_not_fit_a_wav_is_refused(
     answer = client.get(address(reader, "a.wma", "?as=wav"))
     assert answer.status_code == 413
     assert "recording.audio() of spectralize's Python API" in answer.text
+
+
+def test_few_recordings_are_sent_whole_at_a_time(reader: Reader, client: FlaskClient) -> None:
+    path = address(reader, "16.wav")
+    under_way = [client.get(path + query) for query in ("", "?as=wav", "")]
+    refused = client.get(path)
+    assert (refused.status_code, refused.mimetype) == (503, "text/plain")
+    assert "3 whole recordings are on their way already: ask for a range" in refused.get_data(as_text=True)
+    window = path.replace("/audio", "/window.wav?start_s=0&end_s=1")
+    assert client.get(window).status_code == 503
+    # Players ask for ranges, and are not kept waiting.
+    assert client.get(path, headers={"Range": "bytes=0-"}).status_code == 206
+    assert client.head(path).status_code == 200
+    under_way.pop().close()
+    assert client.get(window).status_code == 200

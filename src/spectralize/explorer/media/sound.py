@@ -2,13 +2,15 @@
 
 What one request costs has a bound. An answer to a range is at most 16 MB of the object, or 10 s of audio; to a range without
 end, with which players begin, at most 4 MB. Only a request for no range at all gets everything, in blocks that are fetched
-as the client takes them. Decoding that does not reach its place within `DECODE_S` is given up.
+as the client takes them: a slow one holds a thread of the server, so there are `MOST_WHOLE` of them at a time. Decoding that
+does not reach its place within `DECODE_S` is given up.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from threading import BoundedSemaphore
 
 from flask import Flask, Response, request
 
@@ -38,6 +40,9 @@ DECODE_S = 20.0
 #: Bytes of the object that are fetched at a time where everything is sent.
 _BLOCK_BYTES = 1 << 20
 
+#: Recordings that are sent whole at the same time; the server has eight threads for everybody.
+MOST_WHOLE = 3
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -47,6 +52,29 @@ class Sound:
     def __init__(self, explorer: Explorer) -> None:
         self._explorer = explorer
         self._readers = Readers()
+        self._whole = BoundedSemaphore(MOST_WHOLE)
+
+    def put(self, response: Response, blocks: Iterator[bytes]) -> None:
+        """Give an answer its bytes.
+
+        Raises
+        ------
+        RefusedError
+            If it is a whole recording, and as many as may be are on their way.
+        """
+        is_whole = response.status_code == 200
+        if is_whole and not self._whole.acquire(blocking=False):
+            raise RefusedError(
+                503, f"{MOST_WHOLE} whole recordings are on their way already: ask for a range, or try again in a while"
+            )
+        try:
+            response.response = _send(blocks)
+        except BaseException:
+            if is_whole:
+                self._whole.release()
+            raise
+        if is_whole:
+            response.call_on_close(self._whole.release)
 
     def object_blocks(self, recording: Recording, start: int, stop: int) -> Iterator[bytes]:
         """Yield the bytes [start, stop) of the object that was indexed."""
@@ -109,7 +137,7 @@ def _answer_object(sound: Sound, recording: Recording) -> Response:
         recording.size_bytes, recording.uid, content_type(recording, "object"), MOST_OPEN_BYTES, MOST_BYTES
     )
     if span is not None:
-        response.response = send(sound.object_blocks(recording, *span))
+        sound.put(response, sound.object_blocks(recording, *span))
     return response
 
 
@@ -122,7 +150,7 @@ def _answer_wav(sound: Sound, recording: Recording) -> Response:
     most = HEADER_BYTES + _step(wav) * wav.block_bytes
     response, span = _begin(wav.size_bytes, f"{recording.uid}.wav", content_type(recording, "wav"), most, most)
     if span is not None:
-        response.response = send(sound.wav_blocks(recording, wav, *span))
+        sound.put(response, sound.wav_blocks(recording, wav, *span))
     return response
 
 
@@ -159,7 +187,7 @@ def _begin(size: int, etag: str, kind: str, most_open: int, most: int) -> tuple[
     return response, None if request.method == "HEAD" else (start, stop)
 
 
-def send(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _send(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Return the same blocks, with the first one made: what is wrong with that is still an answer of its own."""
     first = next(blocks, b"")
     return _rest(first, blocks)

@@ -17,7 +17,7 @@ from spectralize.errors import ReadError
 from spectralize.explorer.context import Explorer
 from spectralize.explorer.figures.picture import COLOUR_MAPS, RANGE_DB, draw
 from spectralize.explorer.media.answers import RefusedError, answers, find
-from spectralize.explorer.media.sound import Sound, send
+from spectralize.explorer.media.sound import Sound
 from spectralize.explorer.media.streams import Wav
 from spectralize.reader.audio import sample_span
 from spectralize.reader.given import shown
@@ -68,7 +68,7 @@ def _wav(sound: Sound, recording: Recording) -> Response:
     response = _download(recording, "wav", "audio/wav", first / sr, stop / sr)
     response.headers["Content-Length"] = str(wav.size_bytes)
     if request.method != "HEAD":
-        response.response = send(sound.wav_blocks(recording, wav, 0, wav.size_bytes, first_sample=first))
+        sound.put(response, sound.wav_blocks(recording, wav, 0, wav.size_bytes, first_sample=first))
     return response
 
 
