@@ -25,14 +25,18 @@ for extension in ${EXTENSIONS:-}; do
 done
 
 if [ -n "${READER:-}" ]; then
-    # It reads what migrations will create, too, and has a place to write nowhere: what everybody has otherwise is the owner's.
+    # It reads what is the owner's, also what migrations will create, and has a place to write nowhere: what everybody has otherwise
+    # is the owner's. Not by pg_read_all_data, which reads the hashes of passwords, too.
     run_psql "$DATABASE" --set reader="$READER" <<'SQL'
 \getenv password READER_PASSWORD
 select not exists (select from pg_roles where rolname = :'reader') as is_missing \gset
 \if :is_missing
     begin;
     create role :"reader" login password :'password';
-    grant pg_read_all_data to :"reader";
+    select format('grant usage on schema %1$I to %2$I; grant select on all tables in schema %1$I to %2$I', nspname, :'reader')
+    from pg_namespace where nspowner = (select oid from pg_roles where rolname = :'DBNAME') \gexec
+    alter default privileges for role :"DBNAME" grant usage on schemas to :"reader";
+    alter default privileges for role :"DBNAME" grant select on tables to :"reader";
     alter role :"reader" set default_transaction_read_only = on;
     alter role :"reader" set statement_timeout = '30s';
     revoke temporary on database :"DBNAME" from public;

@@ -147,15 +147,21 @@ class Server:
                     self._create_reader(connection, reader, password)
 
     def _create_reader(self, connection: psycopg.Connection, name: str, password: str) -> None:
-        """Create a role that reads everything, also what migrations will create, and has a place to write nowhere.
+        """Create a role that reads what is the owner's, also what migrations will create, and has a place to write nowhere.
 
-        Its settings are made once: who has changed them keeps the change.
+        Not by `pg_read_all_data`, which reads the hashes of passwords, too. Its settings are made once: who has changed
+        them keeps the change.
         """
         role, database = sql.Identifier(name), sql.Identifier(self.database)
         with connection.transaction():
             _create_role(connection, name, password)
+            for (schema,) in connection.execute(_SCHEMAS_OF, [self.database]).fetchall():
+                names = {"role": role, "schema": sql.Identifier(schema)}
+                connection.execute(sql.SQL("grant usage on schema {schema} to {role}").format(**names))
+                connection.execute(sql.SQL("grant select on all tables in schema {schema} to {role}").format(**names))
             for statement in (
-                "grant pg_read_all_data to {role}",
+                "alter default privileges for role {database} grant usage on schemas to {role}",
+                "alter default privileges for role {database} grant select on tables to {role}",
                 "alter role {role} set default_transaction_read_only = on",
                 f"alter role {{role}} set statement_timeout = '{READER_TIMEOUT}'",
                 # Which everybody has otherwise; the owner keeps both.
@@ -182,6 +188,9 @@ class Server:
             autocommit=True,
             connect_timeout=5,
         )
+
+
+_SCHEMAS_OF = "select nspname from pg_namespace where nspowner = (select oid from pg_roles where rolname = %s)"
 
 
 def _is_missing(connection: psycopg.Connection, role: str) -> bool:

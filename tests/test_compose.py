@@ -271,6 +271,9 @@ def test_the_database_gets_the_roles_of_the_embedded_stack(stack: Stack, tmp_pat
             ):
                 made = create(**more)
                 assert (made.returncode, made.stdout) == (0, ""), made.stderr
+                with psycopg.connect(admin, user=name, password=password, dbname=name) as owner:
+                    owner.execute("create schema if not exists before")
+                    owner.execute("create table if not exists before.notes as select 'read me, too' as text")
             mine, embedded = (
                 connection.execute(
                     "select rolsuper, rolcreatedb, rolcreaterole, rolcanlogin, rolconfig, "
@@ -286,6 +289,9 @@ def test_the_database_gets_the_roles_of_the_embedded_stack(stack: Stack, tmp_pat
                 owner.execute("create table notes as select 'read me' as text; create temporary table own (a int)")
             with psycopg.connect(admin, user=reader, password=password, dbname=name) as reading:
                 assert reading.execute("select text from notes").fetchone() == ("read me",)
+                assert reading.execute("select text from before.notes").fetchone() == ("read me, too",)
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    reading.execute("select rolpassword from pg_authid")
         finally:
             connection.execute(f"drop database if exists {name} with (force)")
             for role in (reader, name):

@@ -105,6 +105,7 @@ def test_its_role_reads_what_is_there_and_what_is_to_come_and_writes_nothing(
             "create role mine",
             "alter role spectralize password 'mine'",
             "copy later.notes to program 'true'",
+            "select rolpassword from pg_authid",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 reader.execute(statement)
@@ -169,6 +170,7 @@ def test_a_stack_of_before_gets_role_and_identity(stack: Stack) -> None:
         f"spectralize:{raw['secrets']['timescale']}", f"postgres:{raw['secrets']['postgres_superuser']}"
     )
     with psycopg.connect(superuser) as connection:
+        connection.execute("drop owned by explorer")
         connection.execute("drop role explorer")
 
     stack.up(["explorer"])
