@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,8 +14,11 @@ import psutil
 import psycopg
 import pytest
 import soundfile
+from playwright.sync_api import expect
 from rich.console import Console
 
+from bench.chromium import open_browser
+from bench.chromium import wait_until as wait_until_page
 from local.airflow_api import AirflowApi, DagRun
 from local.corpus import CorpusFile, build_corpus
 from local.demo import Demo
@@ -29,6 +33,7 @@ from spectralize.resample import resample_audio
 from spectralize.s3 import open_s3
 from spectralize.sources import load_sources
 from spectralize.status import read_batch_lines, read_status
+from tests.explorer.browser import PATIENCE_MS
 from tests.flow import breaches, describe, spark_processes, states
 from tests.reference import assert_close_db, decode, librosa_mel
 from tests.store import CONTENT, wav
@@ -205,7 +210,34 @@ def test_the_demo_shows_what_became_of_each_object(
     assert "verify: 0 breaches" in shown
     assert all(file.key in shown for file in corpus)
     assert stack.airflow_password not in shown
+    assert stack.explorer.url in shown
     assert (stack.layout.home / "demo" / "mel_spectrogram.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_demo_is_seen_in_the_explorer(
+    first_run: DagRun, corpus: list[CorpusFile], stack: Stack, tmp_path: Path
+) -> None:
+    stack.up(["explorer"])
+    with open_browser(tmp_path, base_url=stack.explorer.url) as browser:
+        page = browser.new_page()
+        page.goto("/?per=100")
+        table = page.locator("#recordings-table")
+        expect(table).to_be_visible(timeout=PATIENCE_MS)
+        for file in corpus:
+            if file.expected == "ignored":
+                continue
+            row = table.get_by_role("row").filter(has=page.get_by_role("link", name=file.key, exact=True))
+            expect(row).to_contain_text(file.expected)
+            expect(row.locator("img")).to_have_count(0 if file.expected == "rejected" else 1)
+        for text in (
+            "FFmpeg finds no audio container",
+            "packet cannot be decoded",
+            "of the declared 120.03 s are there",
+        ):
+            expect(table).to_contain_text(text)
+        table.get_by_role("link", name=re.compile("Orbital Elevator")).click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Orbital Elevator", timeout=PATIENCE_MS)
+        wait_until_page(page, "performance.getEntriesByName('spectralize:drawn').length > 0", PATIENCE_MS)
 
 
 @pytest.mark.slow
