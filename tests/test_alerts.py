@@ -304,6 +304,8 @@ def test_an_outage_of_the_features_database_is_told_once_and_so_is_its_end(
     assert "Bring the database back" in payload["message"]
     assert len(news.mails) == 1
     news.payloads.clear(), news.mails.clear()
+    # By its schedule the watch would look within five minutes.
+    watch(airflow)
     payload, _ = only(airflow, news)
     assert payload["title"].startswith("the features database is back; it was away since ")
     assert f"{run.run_id} of {DAG_ID}" in payload["message"]
