@@ -12,8 +12,9 @@ from dash import Input, Output
 from spectralize.errors import ReadError
 from spectralize.explorer import app as application
 from spectralize.explorer.callbacks import overview
-from spectralize.explorer.context import Explorer
+from spectralize.explorer.context import BoundedSession, Explorer
 from spectralize.explorer.settings import Settings
+from spectralize.reader import Store
 from tests.explorer.asking import AWAY, OWN, PASSWORD, Browser, ask_callback, line
 
 
@@ -21,6 +22,10 @@ from tests.explorer.asking import AWAY, OWN, PASSWORD, Browser, ask_callback, li
 def open_one() -> Browser:
     """One on loopback, which asks nobody who they are."""
     return Browser(Settings(dsn=AWAY))
+
+
+#: Of every explorer.
+CALLBACKS = application.make_app(Settings(dsn=AWAY), Store(BoundedSession(Settings(dsn=AWAY)))).callback_map
 
 
 @pytest.fixture
@@ -150,6 +155,82 @@ def test_requests_that_no_page_sends(open_one: Browser) -> None:
         answer = open_one.ask("/_dash-update-component", "POST", data=body, content_type="application/json")
         assert (answer.status_code, line(answer)) == (400, "That is no request of a page.\n"), body[:50]
     assert open_one.ask("/_dash-update-component", "POST", data=b"x" * (2 << 20)).status_code == 413
+
+
+def shown(search: Any) -> dict[str, Any]:
+    return {"id": "url", "property": "search", "value": search}
+
+
+def sorting(ids: Any = None, changed: Any = None, **others: Any) -> dict[str, Any]:
+    """What a page sends when a column's head is touched."""
+    name = {"type": "recordings-sort", "column": "title"} if ids is None else ids
+    output = next(
+        key for key, one in CALLBACKS.items() if "callback" in one and "recordings-sort" in str(one["inputs"])
+    )
+    return {
+        "output": output,
+        "outputs": {"id": "url", "property": output.partition(".")[2]},
+        "inputs": [[{"id": name, "property": "n_clicks", "value": 1}]],
+        "state": [
+            shown("?q=x"),
+            {"id": "url", "property": "pathname", "value": "/"},
+        ],
+        "changedPropIds": [
+            '{"column":"title","type":"recordings-sort"}.n_clicks' if changed is None else changed,
+        ],
+    } | others  # fmt: skip
+
+
+VISITED: dict[str, Any] = {
+    "output": "page.children",
+    "outputs": {"id": "page", "property": "children"},
+    "inputs": [{"id": "visit", "property": "data", "value": {"path": "/nothing"}}],
+    "changedPropIds": ["visit.data"],
+}
+
+
+def visiting(value: Any) -> list[dict[str, Any]]:
+    return [{"id": "visit", "property": "data", "value": value}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # Dash would look into each of these, and end with a traceback in the log.
+        *(VISITED | {"outputs": outputs} for outputs in (None, 5, "page", [], {}, {"id": [], "property": "children"})),
+        *(VISITED | {"outputs": {"id": "page", "property": prop}} for prop in (None, 5, "title")),
+        *(VISITED | {"inputs": inputs} for inputs in ([], [[]], visiting({}) * 2, [{"id": {}, "property": "data"}])),
+        *(VISITED | {"inputs": visiting(value)} for value in (True, 5, 1e308, "x", [], [1])),
+        VISITED | {"state": visiting({})},
+        *(VISITED | {"changedPropIds": changed} for changed in (5, [5], [[]], [{}], ["{.data"], ["{}.data"])),
+        # Called in the browser.
+        VISITED | {"output": "theme.data", "outputs": {"id": "theme", "property": "data"}},
+        *(sorting(ids=name) for name in (5, "x", {}, {"type": "recordings-sort"}, {"type": [], "column": "title"})),
+        *(sorting(changed=name) for name in ("{bad.n_clicks", "{}.n_clicks", '{"type":"x"}.n_clicks')),
+        sorting(inputs=[5]), sorting(inputs=[[5]]), sorting(inputs=[]), sorting(state=[]),
+        *(sorting(state=[shown(value), sorting()["state"][1]]) for value in (5, [1], {"a": 1})),
+    ],
+    ids=lambda body: str(body)[-60:],
+)  # fmt: skip
+def test_what_no_page_sends_does_not_reach_a_callback(
+    open_one: Browser, caplog: pytest.LogCaptureFixture, body: dict[str, Any]
+) -> None:
+    answer = open_one.ask("/_dash-update-component", "POST", json=body)
+    assert (answer.status_code, line(answer)) == (400, "That is no request of a page.\n")
+    assert not caplog.records
+
+
+def test_what_pages_send_reaches_one(open_one: Browser, caplog: pytest.LogCaptureFixture) -> None:
+    def ask(body: dict[str, Any]) -> Any:
+        return json.loads(open_one.ask("/_dash-update-component", "POST", json=body).data)["response"]
+
+    assert "There is no such page" in str(ask(VISITED))
+    # A component that is not there has no value.
+    assert "page" in ask(VISITED | {"inputs": visiting(None)})
+    assert ask(sorting()) == {"url": {"search": "?q=x&sort=title"}}
+    # Of a page that is left meanwhile.
+    assert ask(sorting(inputs=[[]], changedPropIds=[])) == {}
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_errors_of_callbacks_are_one_line(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

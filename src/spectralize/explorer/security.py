@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlencode
 
 from dash import Dash, set_props
@@ -17,6 +16,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from spectralize.errors import SpectralizeError, as_one_line
 from spectralize.explorer import signin
+from spectralize.explorer.bodies import is_of_page
 from spectralize.explorer.context import Explorer, RoleError, check_database
 from spectralize.explorer.layout.shell import make_trouble
 from spectralize.explorer.pages import NoSuchPageError, Page, find_page
@@ -161,17 +161,8 @@ def _check_callback(app: Dash) -> None:
         body = request.get_json(silent=True)
     except RecursionError:
         body = None
-    if not isinstance(body, dict) or str(body.get("output")) not in app.callback_map or not _is_well_formed(body):
+    if not is_of_page(body, app.callback_map):
         abort(400, "That is no request of a page.")
-
-
-def _is_well_formed(body: dict[str, Any]) -> bool:
-    lists = [body.get(name, []) for name in ("inputs", "state", "changedPropIds")]
-    if not all(isinstance(item, list) for item in lists):
-        return False
-    # Of a pattern there are several values, in a list of their own.
-    values = [one for item in (*lists[0], *lists[1]) for one in (item if isinstance(item, list) else [item])]
-    return all(isinstance(one, dict) and {"id", "property"} <= one.keys() for one in values)
 
 
 def _is_shell() -> bool:

@@ -39,8 +39,9 @@ class Visit:
     is_dark: bool = False
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Visit:
-        """Read what the browser sent; nothing in it is trusted."""
+    def of(cls, data: Mapping[str, Any] | None) -> Visit:
+        """Read what the browser sent; nothing in it is trusted, and None is a visit to the first page."""
+        data = data or {}
         path, search = str(data.get("path") or "/"), str(data.get("search") or "")
         width = data.get("width")
         width_px = round(width) if isinstance(width, int | float) and 0 < width < 1e6 else _WIDTH_PX
@@ -60,6 +61,8 @@ def read_query(search: str) -> Mapping[str, tuple[str, ...]]:
     """Return the values of each name in what stands behind ``?``; one that is far too long is taken for none."""
     if len(search) > _LONGEST_QUERY:
         return {}
+    # Browsers put no lone surrogates into an address, and nothing behind it could take them.
+    search = search.encode(errors="replace").decode()
     try:
         found = parse_qs(search.removeprefix("?"), max_num_fields=_MOST_VALUES)
     except ValueError:
@@ -74,4 +77,5 @@ def write_query(values: Mapping[str, object]) -> str:
         for name, value in values.items()
         if value not in (None, "", [], ())
     }
-    return f"?{urlencode(kept, doseq=True)}" if kept else ""
+    # Lone surrogates, which a browser's text may hold, are in no address.
+    return f"?{urlencode(kept, doseq=True, errors='replace')}" if kept else ""

@@ -41,7 +41,7 @@ def register(app: Dash, explorer: Explorer, pages: tuple[Page, ...]) -> None:
     )
 
     @app.callback(Output("page", "children"), Input("visit", "data"), prevent_initial_call=True)
-    def show_page(data: Mapping[str, Any]) -> Component:
+    def show_page(data: Mapping[str, Any] | None) -> Component:
         return answer(pages, explorer, Visit.of(data))
 
 

@@ -184,14 +184,15 @@ def register(app: Dash, explorer: Explorer) -> None:
         State("viewer-facts", "data"),
         prevent_initial_call=True,
     )
-    def read_window(view: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> Any:
-        if not view:
+    def read_window(view: Mapping[str, Any] | None, facts: Mapping[str, Any] | None) -> Any:
+        # Without facts, the page with the viewer has been left meanwhile.
+        if not view or not facts:
             return no_update
         try:
             return answer_view(explorer, view, facts)
         except (ReadError, SpectralizeError) as error:
             _LOG.warning("window: %s", as_one_line(str(error)))
-            return {"number": view.get("number"), "error": as_one_line(str(error))}
+            return {"number": number(view.get("number")), "error": as_one_line(str(error))}
 
 
 def answer_view(explorer: Explorer, view: Mapping[str, Any], facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -206,14 +207,17 @@ def answer_view(explorer: Explorer, view: Mapping[str, Any], facts: Mapping[str,
     if start_s is None or end_s is None or not end_s > start_s:
         raise ReadError(f"window {start_s} to {end_s}: must be seconds, and end after it begins")
     n_columns = count_columns(round(min(max(width or 0.0, 200.0), 4000.0)))
+    sources = facts.get("sources")
+    if not isinstance(sources, list | tuple):
+        raise ReadError("sources: must be a list of strips, as the page was given them")
     strips = []
-    for source in list(facts.get("sources") or ())[:MOST_STRIPS]:
+    for source in sources[:MOST_STRIPS]:
         spectrogram = find_spectrogram(explorer, source)
         whole = read_whole(explorer, spectrogram, n_columns)
         seen = read_seen(explorer, spectrogram, whole, start_s, end_s, n_columns)
         wave, _, mel = strip_traces(Strip(spectrogram, whole, seen), is_dark=facts.get("dark") is True)
         strips.append({"wave": wave, "mel": mel})
-    return {"number": view.get("number"), "start": start_s, "end": end_s, "strips": strips}
+    return {"number": number(view.get("number")), "start": start_s, "end": end_s, "strips": strips}
 
 
 def find_spectrogram(explorer: Explorer, source: object) -> Spectrogram:
