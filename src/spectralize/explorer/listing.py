@@ -91,7 +91,9 @@ class Listing:
         for item in fields(self):
             value = getattr(self, item.name)
             if value != getattr(plain, item.name):
-                values[item.name] = f"{value:g}" if isinstance(value, float) else 1 if value is True else value
+                # In full: the fields are set to what the address says.
+                text = str(value).removesuffix(".0") if isinstance(value, float) else value
+                values[item.name] = 1 if value is True else text
         if "column" in values:
             # No column at all must be told from the ones that are shown unless others are asked for.
             values["column"] = list(self.column) or "none"
