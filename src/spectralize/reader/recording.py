@@ -15,7 +15,7 @@ from spectralize.errors import ReadError, as_one_line
 from spectralize.reader import frames
 from spectralize.reader.catalogue import Found
 from spectralize.reader.frames import Window
-from spectralize.reader.given import as_text
+from spectralize.reader.given import as_text, shown
 from spectralize.reader.spectrograms import Spectrogram
 
 if TYPE_CHECKING:
@@ -112,7 +112,9 @@ class Recording(Found):
         if refusals and (profile in self.refusals or not self.spectrograms):
             outcome, reason_class, reason = refusals[0]
             raise ReadError(f"{self._name} was {outcome} ({reason_class}): {as_one_line(reason)}")
-        raise ReadError(f"{self._name} has no profile {profile!r}; it has {', '.join(self.spectrograms) or 'none'}")
+        raise ReadError(
+            f"{self._name} has no profile {shown(repr(profile))}; it has {', '.join(self.spectrograms) or 'none'}"
+        )
 
     def mel(
         self,

@@ -151,6 +151,10 @@ def test_profiles_must_be_said_where_there_are_several(reader: Reader, filled: S
         recording.mel()
     with pytest.raises(ReadError, match="has no profile 'mel129'; it has bioacoustic96_256k, mel128_22k, "):
         recording.mel(profile="mel129")
+    with pytest.raises(ReadError, match=r"has no profile 'xxx.*x…; it has") as found:
+        # Whoever asks a service of theirs for it is not answered, and not logged, a megabyte.
+        recording.mel(profile="x" * 1_000_000)
+    assert len(str(found.value)) < 2_000
     with pytest.raises(ReadError, match="profile 'mel129': nothing in the store has it; there are bioacoustic96"):
         list(reader.recordings(profile="mel129"))
     with open_store(filled.dsn, profile="mel128_22k") as with_default:
