@@ -1,7 +1,10 @@
 """The overview: its figures show what the store holds, and say so in words and tables, too."""
 
 import dataclasses
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 from spectralize import open_store
+from spectralize.errors import ServiceError
 from spectralize.explorer.callbacks.overview import FactsOfStores
 from spectralize.explorer.context import Explorer
 from spectralize.explorer.figures.distributions import draw_bars, draw_parts
@@ -167,6 +171,33 @@ def test_facts_are_read_once_in_a_while(filled: Store, dsn: str) -> None:
     assert kept.read(explorer) is first
     at_once = FactsOfStores(kept_s=0)
     assert at_once.read(explorer) is not at_once.read(explorer)
+
+
+def test_all_who_wait_for_a_failure_wait_once() -> None:
+    explorer = Explorer(Settings(), open_store("postgresql://someone@127.0.0.1:9/features"))
+    kept = FactsOfStores()
+    everybody = threading.Barrier(4)
+    reads: list[int] = []
+
+    def fail(_self: Explorer, _work: object) -> StoreFacts:
+        reads.append(1)
+        time.sleep(0.5)
+        raise ServiceError("The database cannot be reached.")
+
+    def look(_number: int) -> str:
+        everybody.wait()
+        with pytest.raises(ServiceError) as found:
+            kept.read(explorer)
+        return str(found.value)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(4) as pool:
+        patch.setattr(Explorer, "read", fail)
+        assert set(pool.map(look, range(4))) == {"The database cannot be reached."}
+        assert len(reads) == 1
+        # Who comes later asks anew: it may be back.
+        with pytest.raises(ServiceError):
+            kept.read(explorer)
+        assert len(reads) == 2
 
 
 def test_bins_have_no_gaps() -> None:
