@@ -1,6 +1,7 @@
 """Several recordings under each other, in a browser."""
 
 import re
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -46,7 +47,8 @@ def test_what_cannot_be_compared_is_said_beside_what_can(page: Page, stock: Stoc
 
 
 def test_one_more_is_added_and_one_is_removed(page: Page, stock: Stock) -> None:
-    page.goto(f"/compare?r={stock.ids[CHIRP]}:seed2020")
+    page.goto(f"/compare?r={stock.ids[CHIRP]}:seed2020&start=2&end=8&colours=grey&low=-60&high=10")
+    wait_for(page, _DRAWN)
     page.get_by_label("Add a recording").fill(str(stock.ids[FIELD]))
     page.keyboard.press("Enter")
     page.wait_for_url("**/compare?r=*&r=*")
@@ -57,6 +59,10 @@ def test_one_more_is_added_and_one_is_removed(page: Page, stock: Stock) -> None:
     expect(rows).to_have_count(2)
     expect(rows.nth(1)).to_contain_text(FIELD.rpartition("/")[2])
     wait_for(page, _DRAWN)
+    assert seen(page)["range"] == pytest.approx([2, 8])
+    assert dict(parse_qsl(urlsplit(page.url).query)) == {
+        "r": f"{stock.ids[FIELD]}:mel128_22k", "start": "2.000", "end": "8.000", "colours": "grey", "low": "-60", "high": "10",
+    }  # fmt: skip
 
 
 def test_nothing_to_compare_says_how(page: Page) -> None:

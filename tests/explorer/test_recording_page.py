@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from spectralize.melscale import hz_to_mel
-from tests.explorer.browser import PHONE, overflow_px, wait_for
+from tests.explorer.browser import PHONE, focused, overflow_px, wait_for
 from tests.explorer.conftest import NewPage
 from tests.explorer.recordings import (
     CHIRP,
@@ -141,6 +141,83 @@ def test_a_drag_shows_a_finer_picture_of_less_and_keys_go_on(page: Page, stock: 
     with Zooming(page):
         page.keyboard.press("0")
     assert seen(page)["range"] == pytest.approx([0, LONG_S], abs=0.1)
+
+
+def test_other_colours_are_those_of_the_same_window(page: Page, stock: Stock) -> None:
+    show(page, stock, LONG)
+    closer = drag(page, 120.0, 180.0)
+    page.get_by_label("Highest level, dB").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url("**high=*")
+    page.get_by_role("combobox", name="Colours").or_(page.get_by_label("Colours").first).first.click()
+    page.get_by_role("option", name="Viridis").click()
+    page.wait_for_url("**colours=viridis*")
+    page.wait_for_timeout(500)
+    after = seen(page)
+    assert (after["range"], after["step_s"]) == (closer["range"], closer["step_s"])
+    assert after["labels"] == closer["labels"]
+
+
+def test_a_mouse_leaves_the_keyboard_to_the_picture(page: Page, stock: Stock) -> None:
+    at = show(page, stock, LONG, "?start=100&end=200")
+    page.get_by_role("button", name="Zoom in").click()
+    page.keyboard.press("0")
+    wait_for(page, "document.getElementById('viewer-window').textContent.includes('all of it')")
+    drag(page, 300.0, 360.0)
+    page.mouse.click(at["left"] + 0.5 * at["width"], at["top"] + 40)
+    assert focused(page) == f"Waveform and Mel-spectrogram of {LONG.rpartition('/')[2]}"
+    page.wait_for_timeout(500)
+    page.mouse.dblclick(at["left"] + 0.5 * at["width"], at["top"] + 40)
+    wait_for(page, "document.getElementById('viewer-window').textContent.includes('all of it')")
+
+
+def test_fingers_move_the_window_and_leave_the_page_its_own(new_page: NewPage, stock: Stock) -> None:
+    page = new_page(viewport=PHONE)
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 2})
+    at = show(page, stock, LONG, "?start=200&end=300")
+    page.evaluate("window.scrollTo(0, 100)")
+    at = seen(page)
+    x, y, step = at["left"] + at["width"] / 2, at["top"] + at["height"] / 2, at["width"] / 5
+
+    def touch(*paths: list[tuple[float, float]]) -> None:
+        for number, points in enumerate(zip(*paths, strict=True)):
+            kind = "touchMove" if number else "touchStart"
+            devtools.send(
+                "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": a, "y": b} for a, b in points]}
+            )
+            page.wait_for_timeout(30)
+        devtools.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    touch([(x + step * n / 10, y) for n in range(-10, 1)])
+    wait_for(page, "Math.abs(window.spectralizeViewer.seen().start - 180) < 3")
+    assert seen(page)["range"][1] - seen(page)["range"][0] == pytest.approx(100, abs=0.01)
+    # Apart to twice the distance: half of it is seen, around the middle.
+    touch([(x - step * n / 10, y) for n in range(10, 21)], [(x + step * n / 10, y) for n in range(10, 21)])
+    wait_for(page, "Math.abs(window.spectralizeViewer.seen().end - window.spectralizeViewer.seen().start - 50) < 5")
+    assert sum(seen(page)["range"]) / 2 == pytest.approx(230, abs=5)
+    before = seen(page)["range"]
+    touch([(x, y - 15 * n) for n in range(12)])
+    wait_for(page, "window.scrollY > 150")
+    assert seen(page)["range"] == before
+
+
+def test_another_theme_leaves_the_sound_alone(page: Page, stock: Stock) -> None:
+    show(page, stock, LONG, "?start=60&end=90&colours=viridis")
+    page.locator("#viewer").focus()
+    page.get_by_label("Loop the window").check(force=True)
+    page.locator("#viewer").focus()
+    page.keyboard.press("Space")
+    wait_for(page, "document.getElementById('recording-audio').currentTime > 60.3")
+    page.evaluate("performance.clearMarks(); document.getElementById('recording-audio').dataset.old = 'yes'")
+    page.get_by_role("button", name="Switch between light and dark").click()
+    wait_for(page, "!document.getElementById('recording-audio').dataset.old")
+    wait_for(
+        page,
+        "!document.getElementById('recording-audio').paused && document.getElementById('recording-audio').currentTime > 60.3",
+    )
+    expect(page.get_by_label("Loop the window")).to_be_checked()
+    expect(page.locator("#viewer-window")).to_contain_text("1:00")
 
 
 def test_an_address_leads_to_its_window_again(page: Page, new_page: NewPage, stock: Stock) -> None:

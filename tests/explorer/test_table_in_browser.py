@@ -43,7 +43,10 @@ def test_a_recording_is_found_by_its_tags_and_opened(page: Page, stock: Stock) -
     page.get_by_role("link", name=TAGGED).click()
     page.wait_for_url(f"**/recordings/{stock.ids[TAGGED]}")
     expect(page.get_by_role("heading", level=1)).to_contain_text(TAGS["title"])
+    expect(page).to_have_title(re.compile(f"{TAGS['title']}.* · Spectralize"))
+    assert page.evaluate("document.activeElement.id") == "page"
     page.go_back()
+    expect(page).to_have_title("Recordings · Spectralize")
     expect(page.get_by_label("Search", exact=True)).to_have_value("inparticular chords")
     expect(page.locator("#recordings-total")).to_have_text("1 recording")
 
@@ -55,9 +58,12 @@ def test_what_was_not_loaded_is_found_with_its_reason(page: Page, stock: Stock) 
     expect(page.locator("#recordings-total")).to_have_text("3 recordings")
     assert set(keys(page)) == {*REJECTED, INTOLERABLE}
     expect(rows(page).filter(has_text=REJECTED[1])).to_contain_text("the object has no bytes")
-    page.get_by_text(re.compile(r"^partial \d+$")).click()
+    page.get_by_role("checkbox", name=re.compile(r"^partial \d+$")).focus()
+    page.keyboard.press("Space")
     expect(page.locator("#recordings-total")).to_have_text("4 recordings")
     expect(rows(page).filter(has_text=PARTIAL)).to_contain_text("declared")
+    page.wait_for_timeout(100)
+    assert page.evaluate("document.activeElement.value") == "partial"
     page.go_back()
     expect(page.locator("#recordings-total")).to_have_text("3 recordings")
     page.get_by_role("link", name="Clear all filters").click()

@@ -19,12 +19,12 @@ from spectralize.reader import Store
 _ID = "[1-9][0-9]{0,18}"
 
 PAGES = (
-    Page(re.compile("/(recordings)?"), "Recordings", recordings.render, ("Recordings", "/")),
-    Page(re.compile(f"/recordings/(?P<name>{_ID}|[0-9a-f-]{{36}})"), "Recording", recording.render),
-    Page(re.compile("/compare"), "Compare", compare.render, ("Compare", "/compare")),
-    Page(re.compile("/batches"), "Batches", batches.render_list, ("Batches", "/batches")),
-    Page(re.compile(f"/batches/(?P<batch_id>{_ID})"), "Batch", batches.render_batch),
-    Page(re.compile("/overview"), "Overview", overview.render, ("Overview", "/overview")),
+    Page(re.compile("/(recordings)?"), recordings.render, ("Recordings", "/")),
+    Page(re.compile(f"/recordings/(?P<name>{_ID}|[0-9a-f-]{{36}})"), recording.render),
+    Page(re.compile("/compare"), compare.render, ("Compare", "/compare")),
+    Page(re.compile("/batches"), batches.render_list, ("Batches", "/batches")),
+    Page(re.compile(f"/batches/(?P<batch_id>{_ID})"), batches.render_batch),
+    Page(re.compile("/overview"), overview.render, ("Overview", "/overview")),
 )
 
 

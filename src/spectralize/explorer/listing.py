@@ -68,7 +68,8 @@ class Listing:
 
         per = _number(first("per"))
         return cls(
-            q=" ".join(first("q")[:LONGEST_TEXT].split()),
+            # PostgreSQL knows no text with a NUL in it.
+            q=" ".join(first("q")[:LONGEST_TEXT].replace("\0", " ").split()),
             outcome=tuple(item for item in OUTCOMES if item in query.get("outcome", ())),
             profile=first("profile"),
             format=tuple(dict.fromkeys(query.get("format", ())))[:_MOST_FORMATS],
@@ -123,6 +124,8 @@ class Listing:
         """
         if self.since and self.until and self.until < self.since:
             raise ReadError(f"Recorded until {self.until}: must not be before {self.since}")
+        if self.shortest is not None and self.longest is not None and self.longest < self.shortest:
+            raise ReadError(f"Longest, {self.longest:g} s: must not be below shortest, {self.shortest:g} s")
         filters = make_filters(
             text=self.q or None,
             bucket=None,

@@ -28,8 +28,6 @@ class Page:
     ----------
     pattern
         Of its path, whole.
-    title
-        Of the browser's tab.
     render
         Called as ``render(explorer, visit, **groups)``.
     link
@@ -37,7 +35,6 @@ class Page:
     """
 
     pattern: re.Pattern[str]
-    title: str
     render: Render
     link: tuple[str, str] | None = None
 
@@ -57,7 +54,7 @@ def find_page(pages: tuple[Page, ...], path: str) -> tuple[Page, dict[str, Any]]
     raise NoSuchPageError("There is no such page.")
 
 
-def render_page(pages: tuple[Page, ...], explorer: Explorer, visit: Visit) -> tuple[str, Component]:
-    """Return the title and the content of what was asked for; errors as in `find_page`, and those of reading."""
+def render_page(pages: tuple[Page, ...], explorer: Explorer, visit: Visit) -> Component:
+    """Return what was asked for; errors as in `find_page`, and those of reading."""
     page, groups = find_page(pages, visit.path)
-    return page.title, page.render(explorer, visit, **groups)
+    return page.render(explorer, visit, **groups)

@@ -31,12 +31,15 @@ class Visit:
         Width of the browser's window in CSS pixels.
     is_dark
         Whether figures are drawn for a dark page.
+    is_touch
+        Whether fingers do what a mouse does elsewhere.
     """
 
     path: str
     query: Mapping[str, tuple[str, ...]]
     width_px: int = _WIDTH_PX
     is_dark: bool = False
+    is_touch: bool = False
 
     @classmethod
     def of(cls, data: Mapping[str, Any] | None) -> Visit:
@@ -50,6 +53,7 @@ class Visit:
             query=read_query(search),
             width_px=min(max(width_px, _NARROWEST_PX), _WIDEST_PX),
             is_dark=data.get("dark") is True,
+            is_touch=data.get("touch") is True,
         )
 
     def first(self, name: str, default: str = "") -> str:

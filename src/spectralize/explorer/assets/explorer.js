@@ -10,6 +10,24 @@ window.dash_clientside = window.dash_clientside || {};
     return window.matchMedia("(prefers-color-scheme: dark)").matches;
   }
 
+  // A tab is called like its page, and who has followed a link reads on there, not at the top of the browser's window.
+  let shown = null;
+
+  function introduce() {
+    const heading = document.querySelector("#page h1");
+    if (!heading || (shown && shown.heading === heading && shown.text === heading.textContent)) {
+      return;
+    }
+    const isOther = shown !== null && shown.path !== window.location.pathname;
+    shown = { heading: heading, text: heading.textContent, path: window.location.pathname };
+    document.title = heading.textContent + " · Spectralize";
+    if (isOther) {
+      document.getElementById("page").focus({ preventScroll: true });
+    }
+  }
+
+  new MutationObserver(introduce).observe(document.documentElement, { childList: true, subtree: true });
+
   window.dash_clientside.explorer = Object.assign(window.dash_clientside.explorer || {}, {
     // The search is that of the window: pages change it without telling the router.
     visit: function (path, theme) {
@@ -18,6 +36,7 @@ window.dash_clientside = window.dash_clientside || {};
         search: window.location.search,
         width: document.documentElement.clientWidth,
         dark: isDark(theme),
+        touch: window.matchMedia("(pointer: coarse)").matches,
       };
     },
 

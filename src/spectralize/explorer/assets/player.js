@@ -5,6 +5,7 @@
   const handled = new WeakSet();
   let audio = null;
   let isLooping = false;
+  let isPlaying = false;
   let frame = null;
 
   function viewer() {
@@ -81,16 +82,42 @@
     say("This recording cannot be played: its object is gone from the bucket, was overwritten, or S3 is away.");
   }
 
+  // The same page was made anew, as for another theme: what was heard goes on.
+  function resume(before, wasLooping) {
+    const at = before.currentTime;
+    const goesOn = isPlaying;
+    if (at > 0) {
+      whenReady(function () {
+        audio.currentTime = at;
+        if (goesOn) {
+          play();
+        }
+      });
+    }
+    if (wasLooping) {
+      window.spectralizePlayer.toggleLoop();
+    }
+  }
+
   function attach() {
     const found = document.getElementById("recording-audio");
     if (found === audio) {
       return;
     }
+    const before = audio;
+    const wasLooping = isLooping;
     audio = found;
     isLooping = false;
     if (audio && !handled.has(audio)) {
       handled.add(audio);
+      if (before && before.getAttribute("src") === audio.getAttribute("src")) {
+        resume(before, wasLooping);
+      } else {
+        isPlaying = false;
+      }
       audio.addEventListener("play", go);
+      audio.addEventListener("play", () => (isPlaying = true));
+      audio.addEventListener("pause", (event) => (isPlaying = isPlaying && !event.target.isConnected));
       ["pause", "seeked", "timeupdate", "loadedmetadata"].forEach((name) => audio.addEventListener(name, place));
       audio.addEventListener("error", onError);
       if (audio.error) {

@@ -8,10 +8,14 @@ window.dash_clientside = window.dash_clientside || {};
   document.addEventListener("focusin", function (event) {
     const inside = event.target.closest("#recordings-results");
     const isPage = event.target.closest("#recordings-pagination");
-    last = inside ? { id: event.target.id, isPage: Boolean(isPage) } : null;
+    const chip = event.target.closest("#recordings-chips") ? event.target.value : null;
+    last = inside || chip ? { id: event.target.id, isPage: Boolean(isPage), chip: chip } : null;
   });
 
   function find(focused) {
+    if (focused.chip) {
+      return document.querySelector("#recordings-chips input[value='" + CSS.escape(focused.chip) + "']");
+    }
     if (focused.isPage) {
       return document.querySelector("#recordings-pagination [aria-current=page]");
     }

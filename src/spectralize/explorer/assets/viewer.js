@@ -13,12 +13,18 @@ window.dash_clientside = window.dash_clientside || {};
   const PAUSE_MS = 60;
   // A press that moves less is a click.
   const STILL_PX = 4;
+  const TWICE_MS = 400;
+  const BUTTONS = "#viewer-back, #viewer-on, #viewer-in, #viewer-out, #viewer-whole, #viewer-loop";
 
   const connected = new WeakSet();
   const decoded = new WeakMap();
   let viewer = null;
   let asking = null;
   let pressed = null;
+  let clicked = null;
+  const fingers = new Map();
+  let held = null;
+  let wish = null;
 
   function byId(id) {
     return document.getElementById(id);
@@ -71,7 +77,7 @@ window.dash_clientside = window.dash_clientside || {};
     const span = Math.min(Math.max(end - start, Math.min(SHORTEST_S, length)), length);
     const from = Math.min(Math.max(0, start), length - span);
     const marks = ticks(from, from + span, viewer.gd.clientWidth < 640 ? 4 : 10);
-    window.Plotly.relayout(viewer.gd, {
+    return window.Plotly.relayout(viewer.gd, {
       "xaxis.range": [from, from + span], "xaxis.tickvals": marks.values, "xaxis.ticktext": marks.texts,
     });
   }
@@ -123,6 +129,7 @@ window.dash_clientside = window.dash_clientside || {};
   // Everything on the page that speaks of the window.
   function tell() {
     const seen = windowSeen();
+    say("viewer-readout", viewer.hint);
     const isWhole = seen.end - seen.start > 0.999 * viewer.facts.length;
     const step = (seen.end - seen.start) / 1000;
     say(
@@ -245,20 +252,23 @@ window.dash_clientside = window.dash_clientside || {};
   // Drawing
 
   function connect(gd, facts) {
-    viewer = { gd: gd, facts: facts, number: 0, strips: gd.layout.meta.strips, scale: null, range: null };
+    viewer = { gd: gd, facts: facts, number: 0, awaited: null, strips: gd.layout.meta.strips, scale: null, range: null };
+    viewer.hint = byId("viewer-readout").textContent;
+    // What the address says wrongly the server has left out, too.
     const query = new URLSearchParams(window.location.search);
-    viewer.scale = query.get("colours");
-    if (query.has("low") && query.has("high")) {
-      viewer.range = [query.get("low"), query.get("high")];
-    }
+    const scale = query.get("colours");
+    viewer.scale = Object.hasOwn(facts.scales, scale) ? scale : null;
+    const range = [query.get("low"), query.get("high")].map((text) => (text ? Number(text) : NaN));
+    viewer.range = range[0] < range[1] ? range : null;
     if (!connected.has(gd)) {
       connected.add(gd);
       gd.on("plotly_relayout", onRelayout);
       gd.on("plotly_afterplot", drawn);
       gd.addEventListener("pointermove", read);
-      gd.addEventListener("pointerdown", (event) => (pressed = { x: event.clientX, y: event.clientY }), true);
-      gd.addEventListener("dblclick", () => show(0, viewer.facts.length));
+      gd.addEventListener("pointerdown", onPress, true);
       gd.addEventListener("wheel", onWheel, { passive: false, capture: true });
+      gd.addEventListener("pointerdown", onFinger);
+      gd.addEventListener("pointermove", onFinger);
     }
     tell();
     drawn();
@@ -269,6 +279,10 @@ window.dash_clientside = window.dash_clientside || {};
       if (!viewer.isDrawn) {
         viewer.isDrawn = true;
         performance.mark("spectralize:drawn");
+      }
+      if (viewer.awaited !== null && viewer.gd.data[0].meta === viewer.awaited) {
+        viewer.awaited = null;
+        performance.mark("spectralize:zoomed");
       }
       if (window.spectralizePlayer) {
         window.spectralizePlayer.place();
@@ -289,24 +303,126 @@ window.dash_clientside = window.dash_clientside || {};
     }
   }
 
+  // Plotly keeps the browser from moving the focus here, and from telling of double clicks.
+  function onPress(event) {
+    pressed = { x: event.clientX, y: event.clientY };
+    byId("viewer").focus({ preventScroll: true });
+  }
+
   window.addEventListener("pointerup", function (event) {
     const from = pressed;
     pressed = null;
     if (!from || !viewer || !viewer.gd.isConnected || event.button !== 0) {
       return;
     }
-    if (Math.hypot(event.clientX - from.x, event.clientY - from.y) < STILL_PX) {
-      const at = pointed(event);
-      if (at && window.spectralizePlayer) {
+    if (Math.hypot(event.clientX - from.x, event.clientY - from.y) >= STILL_PX) {
+      return;
+    }
+    const isSecond = clicked && event.timeStamp - clicked.at < TWICE_MS &&
+      Math.hypot(event.clientX - clicked.x, event.clientY - clicked.y) < 4 * STILL_PX;
+    clicked = isSecond ? null : { at: event.timeStamp, x: event.clientX, y: event.clientY };
+    const at = pointed(event);
+    if (isSecond) {
+      show(0, viewer.facts.length);
+    } else if (at) {
+      read(event);
+      if (window.spectralizePlayer) {
         window.spectralizePlayer.seek(at.time);
       }
     }
   }, true);
 
+  // Fingers: one moves the window, two hold the times under them; up and down is the page's. Plotly is told to keep out of it.
+
+  function onFinger(event) {
+    if (event.pointerType !== "touch" || (event.type === "pointermove" && !fingers.has(event.pointerId))) {
+      return;
+    }
+    fingers.set(event.pointerId, event.clientX - viewer.gd.getBoundingClientRect().left - viewer.facts.margin.l);
+    if (event.type === "pointerdown") {
+      hold();
+      return;
+    }
+    const [first, second] = [...fingers.values()];
+    const span = held.seen.end - held.seen.start;
+    const time = (x) => held.seen.start + (x / plotWidth()) * span;
+    if (second === undefined) {
+      const by = time(held.at[0]) - time(first);
+      if (Math.abs(first - held.at[0]) >= STILL_PX) {
+        follow(held.seen.start + by, held.seen.end + by);
+      }
+    } else if (Math.abs(second - first) > 8 * STILL_PX) {
+      const closer = ((time(held.at[1]) - time(held.at[0])) * plotWidth()) / (second - first);
+      const start = time(held.at[0]) - (first / plotWidth()) * closer;
+      follow(start, start + closer);
+    }
+  }
+
+  function hold() {
+    held = { seen: windowSeen(), at: [...fingers.values()] };
+  }
+
+  // The last wish, as often as it can be drawn.
+  function follow(start, end) {
+    if (!(end > start)) {
+      return;
+    }
+    const isDrawing = wish !== null;
+    wish = { start: start, end: end };
+    if (!isDrawing) {
+      (function next() {
+        const now = wish;
+        show(now.start, now.end).then(function () {
+          if (wish === now) {
+            wish = null;
+          } else {
+            next();
+          }
+        });
+      })();
+    }
+  }
+
+  ["pointerup", "pointercancel"].forEach(function (name) {
+    window.addEventListener(name, function (event) {
+      if (fingers.delete(event.pointerId) && fingers.size && viewer && viewer.gd.isConnected) {
+        hold();
+      }
+    });
+  });
+
+  // Links and the form of the page that compares: what they lead to is looked at as this is.
+  const KEPT = ["start", "end", "colours", "low", "high"];
+
   document.addEventListener("click", function (event) {
-    const button = event.target.closest ? event.target.closest("button") : null;
+    const link = event.target.closest ? event.target.closest("a[data-keeps]") : null;
+    if (link) {
+      const address = new URL(link.href);
+      const query = new URLSearchParams(window.location.search);
+      KEPT.filter((name) => query.has(name)).forEach((name) => address.searchParams.set(name, query.get(name)));
+      link.href = address.href;
+    }
+  }, true);
+
+  document.addEventListener("submit", function (event) {
+    if (event.target.id === "compare-form") {
+      const query = new URLSearchParams(window.location.search);
+      KEPT.filter((name) => query.has(name)).forEach(function (name) {
+        const input = document.createElement("input");
+        Object.assign(input, { type: "hidden", name: name, value: query.get(name) });
+        event.target.append(input);
+      });
+    }
+  });
+
+  document.addEventListener("click", function (event) {
+    const button = event.target.closest ? event.target.closest("button, #viewer-loop") : null;
     if (!button || !viewer) {
       return;
+    }
+    if (event.detail > 0 && button.matches(BUTTONS)) {
+      // Who presses with a mouse goes on with the keys of the picture.
+      byId("viewer").focus({ preventScroll: true });
     }
     const actions = {
       "viewer-back": () => move(-0.25),
@@ -340,8 +456,9 @@ window.dash_clientside = window.dash_clientside || {};
     if (!viewer || !viewer.gd.isConnected || event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) {
       return;
     }
-    // Only where nothing else has the keyboard.
-    if (document.activeElement !== document.body && !event.target.closest("#viewer")) {
+    // Only where nothing else has the keyboard; a button needs no more of it than to be pressed.
+    const isButton = event.target.closest(BUTTONS) && event.key !== " ";
+    if (document.activeElement !== document.body && !event.target.closest("#viewer") && !isButton) {
       return;
     }
     const player = window.spectralizePlayer;
@@ -404,17 +521,17 @@ window.dash_clientside = window.dash_clientside || {};
         say("viewer-readout", columns.error);
         return nothing;
       }
+      // Not by Plotly alone: after each move Dash draws its own figure again, with the data that it knows.
       const data = viewer.gd.data.slice();
       columns.strips.forEach(function (strip, number) {
         const first = number * viewer.facts.tracesPerStrip;
         const last = first + viewer.facts.tracesPerStrip - 1;
-        data[first] = Object.assign({}, strip.wave, { xaxis: data[first].xaxis, yaxis: data[first].yaxis });
+        const axes = { xaxis: data[first].xaxis, yaxis: data[first].yaxis };
+        data[first] = Object.assign({}, strip.wave, axes, { meta: columns.number });
         data[last] = Object.assign({}, strip.mel, { xaxis: data[last].xaxis, yaxis: data[last].yaxis });
       });
-      window.Plotly.react(viewer.gd, data, viewer.gd.layout).then(function () {
-        performance.mark("spectralize:zoomed");
-      });
-      return nothing;
+      viewer.awaited = columns.number;
+      return { data: data, layout: structuredClone(viewer.gd.layout) };
     },
 
     colour: function (scale, range) {

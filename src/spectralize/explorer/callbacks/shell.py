@@ -48,7 +48,7 @@ def register(app: Dash, explorer: Explorer, pages: tuple[Page, ...]) -> None:
 def answer(pages: tuple[Page, ...], explorer: Explorer, visit: Visit) -> Component:
     """Return the page that a visit asks for, or one that says why there is none."""
     try:
-        return render_page(pages, explorer, visit)[1]
+        return render_page(pages, explorer, visit)
     except NoSuchPageError as error:
         return make_message("Nothing here", str(error))
     except ReadError as error:

@@ -36,6 +36,9 @@ MOST_STRIPS = 8
 #: Shorter windows hold nothing to see: some frames have to lie in one.
 _SHORTEST_S = 0.02
 
+#: Of colours; no frame comes near.
+_MOST_DB = 1000
+
 #: Whole recordings that are kept: each a megabyte, at most. Spectrograms are immutable, so they are never out of date.
 _MOST_KEPT = 48
 
@@ -120,14 +123,15 @@ def make_look(visit: Visit, spectrograms: Sequence[Spectrogram]) -> Look:
     end_s = length_s if end_s is None or not start_s < end_s <= length_s else end_s
     if end_s - start_s < _SHORTEST_S:
         start_s, end_s = 0.0, length_s
-    high_db = number(visit.first("high"))
-    high_db = math.ceil(max(found.peak_db for found in spectrograms)) if high_db is None else high_db
-    low_db = number(visit.first("low"))
-    low_db = high_db - RANGE_DB if low_db is None else low_db
+    low_db, high_db = number(visit.first("low")), number(visit.first("high"))
+    if low_db is None or high_db is None or not low_db < high_db or max(-low_db, high_db) > _MOST_DB:
+        high_db = math.ceil(max(found.peak_db for found in spectrograms))
+        low_db = high_db - RANGE_DB
     scale = visit.first("colours", DEFAULT_SCALE)
     return Look(
-        start_s=start_s, end_s=end_s, length_s=length_s, low_db=min(low_db, high_db - 1), high_db=high_db,
+        start_s=start_s, end_s=end_s, length_s=length_s, low_db=low_db, high_db=high_db,
         scale=scale if scale in SCALES else DEFAULT_SCALE, width_px=visit.width_px, is_dark=visit.is_dark,
+        is_touch=visit.is_touch,
     )  # fmt: skip
 
 
@@ -154,7 +158,7 @@ def register(app: Dash, explorer: Explorer) -> None:
     )
     app.clientside_callback(
         ClientsideFunction("viewer", "draw"),
-        Output("viewer-readout", "className"),
+        Output("viewer-graph", "figure"),
         Input("viewer-columns", "data"),
         prevent_initial_call=True,
     )

@@ -68,6 +68,7 @@ class Look:
     scale: str
     width_px: int
     is_dark: bool
+    is_touch: bool = False
 
     @property
     def is_narrow(self) -> bool:
@@ -95,7 +96,8 @@ def make_viewer(strips: Sequence[Strip], look: Look) -> Part:
         "font": {"color": ink, "size": 12},
         "showlegend": False,
         "hovermode": "closest",
-        "dragmode": "zoom",
+        # With fingers, it would keep the page from being scrolled.
+        "dragmode": False if look.is_touch else "zoom",
         "coloraxis": colours(look.low_db, look.high_db, colour_scale(look.scale)) | {"showscale": not look.is_narrow},
         "uirevision": "viewer",
         "xaxis": _time_axis(look, grid) | {"anchor": f"y{2 * len(strips)}"},

@@ -8,7 +8,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from spectralize.explorer.layout.parts import Column, badge, duration_text, heading, link, plain, rows_table
+from spectralize.explorer.layout.parts import Column, badge, dim, duration_text, heading, link, plain, rows_table
 from spectralize.explorer.layout.recording import name_of
 from spectralize.explorer.layout.viewer import make_keys
 from spectralize.explorer.media import choose_stream
@@ -27,7 +27,7 @@ def make_page(pairs: Sequence[Pair], troubles: Sequence[str], viewer: Component 
         _form(pairs, most),
     ]
     if viewer is not None:
-        parts += [_list(pairs), viewer, make_keys()]
+        parts += [_list(pairs), viewer, make_keys(is_heard=False)]
     else:
         parts.append(
             dmc.Text(["Tick recordings in the ", link("list of recordings", "/"), " and compare them here."], my="md")
@@ -76,7 +76,11 @@ def _list(pairs: Sequence[Pair]) -> Component:
         rows.append(
             (
                 str(number + 1),
-                link(name_of(recording), f"/recordings/{recording.id}{write_query({'profile': found.profile})}"),
+                [
+                    link(name_of(recording), f"/recordings/{recording.id}{write_query({'profile': found.profile})}"),
+                    # Titles may be the same.
+                    dim(plain(recording.key, longest=120), size="xs"),
+                ],
                 plain(found.profile),
                 badge("partial" if found.status == "partial" else "loaded"),
                 duration_text(found.duration_s),
@@ -84,7 +88,11 @@ def _list(pairs: Sequence[Pair]) -> Component:
                     controls=True, preload="none", src=path, className="small-player",
                     **{"aria-label": f"Listen to {name_of(recording)}"},
                 ),
-                link("Remove", address(others), **{"aria-label": f"Remove {name_of(recording)}"}),
+                # viewer.js adds the window and the colours: another page, which the form leads to as well.
+                html.A(
+                    "Remove", href=address(others), className="download",
+                    **{"aria-label": f"Remove {name_of(recording)}", "data-keeps": "true"},
+                ),
             )
         )  # fmt: skip
     return rows_table(columns, rows, label="What is compared, from top to bottom", element_id="compare-table")

@@ -48,7 +48,7 @@ _STAYS = {
     "position": "sticky", "left": 0, "zIndex": 1, "background": "var(--mantine-color-body)",
     "minWidth": "min(15rem, 48vw)", "maxWidth": "min(24rem, 48vw)", "overflowWrap": "anywhere",
 }  # fmt: skip
-_TEXT_CELL = {"minWidth": "6rem", "maxWidth": "18rem", "overflowWrap": "anywhere"}
+_TEXT_CELL = {"minWidth": "8rem", "maxWidth": "18rem", "overflowWrap": "anywhere"}
 _NUMBER_CELL = {"fontVariantNumeric": "tabular-nums", "whiteSpace": "nowrap"}
 
 

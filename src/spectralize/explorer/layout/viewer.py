@@ -24,13 +24,15 @@ _CONFIG = {
 #: Lowest and highest dB that colours can be set to: amin = 1e-10 is -100 dB, and full scale stays below +80 dB.
 _RANGE_DB = (-100, 80)
 
-_KEYS = (
+_SOUND_KEYS = (
     ("space", "play or pause"),
-    ("← →", "a quarter of the window back or on"),
     ("shift ← →", "one second back or on, while listening"),
+    ("L", "loop the window, or stop looping"),
+)
+_KEYS = (
+    ("← →", "a quarter of the window back or on"),
     ("+ −", "zoom in or out, around the cursor"),
     ("0, double click", "the whole recording"),
-    ("L", "loop the window, or stop looping"),
 )
 
 
@@ -121,6 +123,7 @@ def _controls(look: Look) -> Component:
                 minRange=1,
                 value=[round(look.low_db), round(look.high_db)],
                 size="sm",
+                thumbSize=20,
                 thumbFromLabel="Lowest level, dB",
                 thumbToLabel="Highest level, dB",
             ),
@@ -132,20 +135,26 @@ def _controls(look: Look) -> Component:
     return dmc.Group([move, scale, levels], gap="md", align="end", mb="xs")
 
 
-def make_keys() -> Component:
-    """Return the list of keys."""
+def make_keys(*, is_heard: bool = True) -> Component:
+    """Return the list of keys; those of the player only where there is one."""
+    keys = [*(_SOUND_KEYS if is_heard else ()), *_KEYS]
     return html.Details(
         [
             html.Summary("Keys", style={"cursor": "pointer"}),
             dmc.Table(
                 dmc.TableTbody(
-                    [dmc.TableTr([dmc.TableTd(dmc.Kbd(keys), w="8rem"), dmc.TableTd(what)]) for keys, what in _KEYS]
+                    [dmc.TableTr([dmc.TableTd(dmc.Kbd(key), w="8rem"), dmc.TableTd(what)]) for key, what in keys]
                 ),
                 verticalSpacing=2,
                 maw=420,
                 **{"aria-label": "Keys"},
             ),
-            dmc.Text("Drag over the picture to zoom, click it to listen from there.", size="sm"),
+            dmc.Text(
+                "With a mouse: drag over the picture to zoom"
+                + (", click it to listen from there. " if is_heard else ". ")
+                + "With fingers: one moves the window, two zoom.",
+                size="sm",
+            ),
         ],
         id="viewer-keys",
     )
