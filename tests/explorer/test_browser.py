@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 from plotly.offline import get_plotlyjs_version
 
@@ -105,3 +106,17 @@ def test_a_phone_does_not_scroll_sideways(new_page: NewPage) -> None:
         page.goto(path)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         assert overflow_px(page) <= 0, path
+
+
+@pytest.mark.parametrize(
+    ("status", "line"), [(0, "The explorer does not answer."), (500, "answers with an error: 500.")]
+)
+def test_what_fails_in_between_is_said(page: Page, watch: Watch, status: int, line: str) -> None:
+    watch.allow("Failed to load resource|Callback")
+    page.goto("/overview")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+    page.route(
+        "**/_dash-update-component*", lambda route: route.fulfill(status=status, body="") if status else route.abort()
+    )
+    page.get_by_role("navigation").get_by_role("link", name="Batches").click()
+    expect(page.locator("#trouble")).to_contain_text(line)
