@@ -294,11 +294,8 @@ def contents(connection: psycopg.Connection[Any], prefix: str) -> dict[str, tupl
     return {row[1].removeprefix(prefix): row[2:4] + row[5:11] + row[12:] for row in rows if row[1].startswith(prefix)}
 
 
-@pytest.mark.parametrize(
-    "with_spark",
-    [True, pytest.param(False, marks=pytest.mark.slow)],
-    ids=["with its Spark job", "leaving the Spark job behind"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("with_spark", [True, False], ids=["with its Spark job", "leaving the Spark job behind"])
 def test_a_task_killed_half_way_and_retried_gives_the_tables_of_an_undisturbed_run(
     with_spark: bool,
     api: AirflowApi,
