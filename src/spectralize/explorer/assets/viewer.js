@@ -77,6 +77,7 @@ window.dash_clientside = window.dash_clientside || {};
     const span = Math.min(Math.max(end - start, Math.min(SHORTEST_S, length)), length);
     const from = Math.min(Math.max(0, start), length - span);
     const marks = ticks(from, from + span, viewer.gd.clientWidth < 640 ? 4 : 10);
+    listenAlone();
     return window.Plotly.relayout(viewer.gd, {
       "xaxis.range": [from, from + span], "xaxis.tickvals": marks.values, "xaxis.ticktext": marks.texts,
     });
@@ -262,7 +263,6 @@ window.dash_clientside = window.dash_clientside || {};
     viewer.range = range[0] < range[1] ? range : null;
     if (!connected.has(gd)) {
       connected.add(gd);
-      gd.on("plotly_relayout", onRelayout);
       gd.on("plotly_afterplot", drawn);
       gd.addEventListener("pointermove", read);
       gd.addEventListener("pointerdown", onPress, true);
@@ -272,6 +272,12 @@ window.dash_clientside = window.dash_clientside || {};
     }
     tell();
     drawn();
+  }
+
+  // Dash, told of a move, would draw all of its figure again. It begins to listen after us, so this is done late.
+  function listenAlone() {
+    viewer.gd.removeAllListeners("plotly_relayout");
+    viewer.gd.on("plotly_relayout", onRelayout);
   }
 
   function drawn() {
@@ -306,6 +312,7 @@ window.dash_clientside = window.dash_clientside || {};
   // Plotly keeps the browser from moving the focus here, and from telling of double clicks.
   function onPress(event) {
     pressed = { x: event.clientX, y: event.clientY };
+    listenAlone();
     byId("viewer").focus({ preventScroll: true });
   }
 
@@ -521,7 +528,7 @@ window.dash_clientside = window.dash_clientside || {};
         say("viewer-readout", columns.error);
         return nothing;
       }
-      // Not by Plotly alone: after each move Dash draws its own figure again, with the data that it knows.
+      // By way of Dash: whenever it draws again, it does so with the data that it knows.
       const data = viewer.gd.data.slice();
       columns.strips.forEach(function (strip, number) {
         const first = number * viewer.facts.tracesPerStrip;
@@ -541,6 +548,7 @@ window.dash_clientside = window.dash_clientside || {};
       }
       viewer.scale = scale;
       viewer.range = range;
+      listenAlone();
       window.Plotly.relayout(viewer.gd, {
         "coloraxis.colorscale": viewer.facts.scales[scale],
         "coloraxis.cmin": range[0] * viewer.facts.unitsPerDb,
