@@ -179,6 +179,7 @@ def test_running_again_adds_nothing_and_counts_every_object_unchanged(
     assert breaches(connection) == []
 
 
+@pytest.mark.slow
 def test_overwriting_a_key_loads_one_object_and_supersedes_the_old(
     api: AirflowApi, first_run: DagRun, corpus: list[CorpusFile], connection: psycopg.Connection[Any], stack: Stack
 ) -> None:
