@@ -48,7 +48,9 @@ _STAYS = {
     "position": "sticky", "left": 0, "zIndex": 1, "background": "var(--mantine-color-body)",
     "minWidth": "min(15rem, 48vw)", "maxWidth": "min(24rem, 48vw)", "overflowWrap": "anywhere",
 }  # fmt: skip
-_TEXT_CELL = {"minWidth": "8rem", "maxWidth": "18rem", "overflowWrap": "anywhere"}
+_TEXT_CELL = {"minWidth": "6rem", "maxWidth": "18rem", "overflowWrap": "anywhere"}
+#: Some hold whole sentences.
+_LONG_CELL = _TEXT_CELL | {"minWidth": "14rem"}
 _NUMBER_CELL = {"fontVariantNumeric": "tabular-nums", "whiteSpace": "nowrap"}
 
 
@@ -217,7 +219,8 @@ def _cell(row: Row, column: str) -> Component:
     value = row.values[column]
     if isinstance(value, datetime):
         return dmc.TableTd(html.Time(parts.time_text(value), dateTime=value.isoformat()), style=_NUMBER_CELL)
-    return dmc.TableTd(parts.plain(value, longest=_LONGEST_CELL), style=_TEXT_CELL)
+    style = _LONG_CELL if column == "comment" else _TEXT_CELL
+    return dmc.TableTd(parts.plain(value, longest=_LONGEST_CELL), style=style)
 
 
 def _text(column: str, value: Any) -> str:
