@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from spectralize.errors import ReadError
 from spectralize.explorer.callbacks.recordings import fields_of, listing_of
 from spectralize.explorer.layout.recordings import (
-    MOST_COMPARED,
     label_of,
     length_text,
     make_compare,
@@ -22,6 +21,7 @@ from spectralize.explorer.layout.recordings import (
     make_results,
 )
 from spectralize.explorer.layout.recordings_filters import make_chips
+from spectralize.explorer.layout.viewer import MOST_STRIPS
 from spectralize.explorer.listing import COLUMNS, DEFAULT_COLUMNS, Listing
 from spectralize.explorer.visits import read_query
 from spectralize.reader.question import SORTS
@@ -83,7 +83,7 @@ def test_an_address_says_what_is_not_there_anyway() -> None:
 days = st.dates().map(str)
 listings = st.builds(
     Listing,
-    q=st.text(max_size=50).map(lambda text: " ".join(text.split())),
+    q=st.text(max_size=50).map(lambda text: " ".join(text.replace("\0", " ").split())),
     outcome=st.sets(st.sampled_from(OUTCOMES)).map(lambda some: tuple(item for item in OUTCOMES if item in some)),
     profile=st.sampled_from(["", "mel128_22k"]),
     format=st.lists(st.sampled_from(["mp3", "mov,mp4,m4a", "a&b=c"]), unique=True).map(tuple),
@@ -124,6 +124,10 @@ def test_half_a_letter_is_no_error() -> None:
 )  # fmt: skip
 def test_what_means_nothing_is_not_said(query: str) -> None:
     assert Listing.of(read_query(query)) == Listing()
+
+
+def test_words_hold_no_nul() -> None:
+    assert Listing.of(read_query("?q=so%00what%00")).q == "so what"
 
 
 def test_what_is_asked_has_bounds() -> None:
@@ -247,7 +251,7 @@ def test_two_can_be_compared() -> None:
     assert "another" in make_compare(["1"])[0].children
     [link] = make_compare(["17", "3"])
     assert (link.children, link.href) == ("Compare (2)", "/compare?r=17&r=3")
-    assert str(MOST_COMPARED) in make_compare([str(number) for number in range(MOST_COMPARED + 1)])[0].children
+    assert str(MOST_STRIPS) in make_compare([str(number) for number in range(MOST_STRIPS + 1)])[0].children
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-// What must happen in the browser itself: themes, and (in other files of this folder) the player and the readout.
+// What must happen in the browser itself on every page: themes, titles, the focus, and what the server is told of the screen.
 window.dash_clientside = window.dash_clientside || {};
 (function () {
   "use strict";

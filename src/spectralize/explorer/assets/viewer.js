@@ -167,7 +167,7 @@ window.dash_clientside = window.dash_clientside || {};
       }
       if (link.dataset.base.endsWith(".png")) {
         const axis = viewer.gd.layout.coloraxis;
-        wanted.set("cmap", viewer.scale || "magma");
+        wanted.set("cmap", viewer.scale || viewer.facts.scale);
         wanted.set("low_db", axis.cmin / viewer.facts.unitsPerDb);
         wanted.set("high_db", axis.cmax / viewer.facts.unitsPerDb);
       }

@@ -6,11 +6,11 @@ from dash import ClientsideFunction, Dash, Input, Output, State
 from dash.development.base_component import Component
 
 from spectralize.errors import ReadError, as_one_line
-from spectralize.explorer.callbacks.viewer import MOST_STRIPS, chosen_profile, make_look, read_strips
+from spectralize.explorer.callbacks.viewer import chosen_profile, make_look, read_strips
 from spectralize.explorer.context import Explorer
 from spectralize.explorer.figures.viewer import make_viewer as make_figure
 from spectralize.explorer.layout.compare import Pair, make_page
-from spectralize.explorer.layout.viewer import Source, make_viewer
+from spectralize.explorer.layout.viewer import MOST_STRIPS, Source, make_viewer
 from spectralize.explorer.visits import Visit
 
 

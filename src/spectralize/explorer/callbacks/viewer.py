@@ -16,6 +16,7 @@ from spectralize.explorer.context import Explorer
 from spectralize.explorer.figures.colours import DEFAULT_SCALE, SCALES
 from spectralize.explorer.figures.spectrogram import RANGE_DB
 from spectralize.explorer.figures.viewer import MARGIN_PX, NARROW_MARGIN_PX, NARROW_PX, Look, Strip, strip_traces
+from spectralize.explorer.layout.viewer import MOST_STRIPS
 from spectralize.explorer.visits import Visit
 from spectralize.reader import Recording, Spectrogram
 from spectralize.reader.overview import Columns, read_columns
@@ -29,9 +30,6 @@ _PADDING_PX = 32
 _MOST_COLUMNS = 1600
 #: Numbers of columns are rounded up to these, so that screens that differ by a few pixels share what was read.
 _COLUMN_STEP = 100
-
-#: Strips of one viewer.
-MOST_STRIPS = 8
 
 #: Shorter windows hold nothing to see: some frames have to lie in one.
 _SHORTEST_S = 0.02

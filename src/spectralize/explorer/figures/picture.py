@@ -8,20 +8,10 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from plotly.colors import hex_to_rgb, sequential
+from plotly.colors import hex_to_rgb
 
-#: Name -> colours at even distances, as the figures have them.
-_STOPS: dict[str, list[str]] = {
-    "magma": sequential.Magma,
-    "viridis": sequential.Viridis,
-    "inferno": sequential.Inferno,
-    "cividis": sequential.Cividis,
-    "grey": ["#ffffff", "#000000"],
-}
-COLOUR_MAPS = tuple(_STOPS)
-
-#: Below the highest cell, in dB; as in the figures.
-RANGE_DB = 80.0
+from spectralize.explorer.figures.colours import colour_scale
+from spectralize.explorer.figures.spectrogram import RANGE_DB
 
 #: Silence is dark, also where nothing is louder.
 _LOWEST_HIGH_DB = -60.0
@@ -30,9 +20,9 @@ _LOWEST_HIGH_DB = -60.0
 @cache
 def colour_table(name: str) -> npt.NDArray[np.uint8]:
     """Return the colours of a map from lowest to highest: shape (256, 3)."""
-    stops = np.array([hex_to_rgb(colour) for colour in _STOPS[name]], dtype=np.float64)
-    at = np.linspace(0, len(stops) - 1, 256)
-    columns = [np.interp(at, np.arange(len(stops)), channel) for channel in stops.T]
+    places, stops = zip(*((place, hex_to_rgb(colour)) for place, colour in colour_scale(name)), strict=True)
+    at = np.linspace(0, 1, 256)
+    columns = [np.interp(at, places, channel) for channel in np.array(stops, dtype=np.float64).T]
     table: npt.NDArray[np.uint8] = np.rint(np.stack(columns, axis=1)).astype(np.uint8)
     return table
 

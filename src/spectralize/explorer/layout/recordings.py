@@ -14,12 +14,10 @@ from dash.development.base_component import Component
 
 from spectralize.explorer.layout import parts
 from spectralize.explorer.layout.recordings_filters import make_filters
+from spectralize.explorer.layout.viewer import MOST_STRIPS
 from spectralize.explorer.listing import PER_PAGE, Listing
 from spectralize.reader.table import Choices, Row, Table
 from spectralize.tables import TAG_COLUMNS
-
-#: What can be read side by side.
-MOST_COMPARED = 8
 
 #: Longer ones are cut in the table; the page of the recording has them whole.
 _LONGEST_CELL = 120
@@ -112,8 +110,8 @@ def make_compare(picked: Sequence[str]) -> list[Component]:
         return []
     if len(picked) < 2:
         return [parts.dim("Choose another one to compare")]
-    if len(picked) > MOST_COMPARED:
-        return [parts.dim(f"{MOST_COMPARED} can be compared at a time")]
+    if len(picked) > MOST_STRIPS:
+        return [parts.dim(f"{MOST_STRIPS} can be compared at a time")]
     query = urlencode([("r", item) for item in picked])
     return [parts.link(f"Compare ({len(picked)})", f"/compare?{query}", fw=600)]
 

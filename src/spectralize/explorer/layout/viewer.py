@@ -10,7 +10,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from spectralize.explorer.figures.colours import SCALES, colour_scale
+from spectralize.explorer.figures.colours import DEFAULT_SCALE, SCALES, colour_scale
 from spectralize.explorer.figures.spectrogram import UNITS_PER_DB
 from spectralize.explorer.figures.typed import Part
 from spectralize.explorer.figures.viewer import MARGIN_PX, NARROW_MARGIN_PX, TRACES_PER_STRIP, Look
@@ -36,6 +36,10 @@ _KEYS = (
 )
 
 
+#: Strips of one viewer.
+MOST_STRIPS = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """What one strip is read from: a recording and one of its profiles."""
@@ -57,6 +61,7 @@ def make_viewer(figure: Part, look: Look, sources: Sequence[Source], *, label: s
         "dark": look.is_dark,
         "tracesPerStrip": TRACES_PER_STRIP,
         "unitsPerDb": UNITS_PER_DB,
+        "scale": DEFAULT_SCALE,
         "scales": {name: colour_scale(name) for name in SCALES},
     }
     graph = dcc.Graph(

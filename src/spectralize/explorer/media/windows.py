@@ -15,7 +15,9 @@ from flask import Flask, Response, request
 
 from spectralize.errors import ReadError
 from spectralize.explorer.context import Explorer
-from spectralize.explorer.figures.picture import COLOUR_MAPS, RANGE_DB, draw
+from spectralize.explorer.figures.colours import DEFAULT_SCALE, SCALES
+from spectralize.explorer.figures.picture import draw
+from spectralize.explorer.figures.spectrogram import RANGE_DB
 from spectralize.explorer.media.answers import RefusedError, answers, find
 from spectralize.explorer.media.sound import Sound
 from spectralize.explorer.media.streams import Wav
@@ -88,9 +90,9 @@ def _npy(recording: Recording) -> Response:
 
 def _png(explorer: Explorer, recording: Recording) -> Response:
     spectrogram, start_s, end_s = _chosen(recording)
-    colour_map = request.args.get("cmap", COLOUR_MAPS[0])
-    if colour_map not in COLOUR_MAPS:
-        raise RefusedError(400, f"cmap = {shown(repr(colour_map))}: must be one of {', '.join(COLOUR_MAPS)}")
+    colour_map = request.args.get("cmap", DEFAULT_SCALE)
+    if colour_map not in SCALES:
+        raise RefusedError(400, f"cmap = {shown(repr(colour_map))}: must be one of {', '.join(SCALES)}")
     high_db = _level("high_db", spectrogram.peak_db)
     low_db = _level("low_db", high_db - RANGE_DB)
     if low_db >= high_db:
