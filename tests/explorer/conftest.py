@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
-from playwright.sync_api import BrowserContext, Page, ViewportSize
+from playwright.sync_api import BrowserContext, Page, ViewportSize, expect
 from psycopg import sql
 
 from bench.chromium import open_browser
@@ -87,6 +87,8 @@ def browser(profile: Path, explorer_url: str) -> Iterator[BrowserContext]:
         profile, "--autoplay-policy=no-user-gesture-required", base_url=explorer_url, viewport=WIDE
     ) as browser:
         browser.set_default_timeout(PATIENCE_MS)
+        # Of what `expect` waits for, which has a time of its own.
+        expect.set_options(timeout=PATIENCE_MS)
         yield browser
 
 

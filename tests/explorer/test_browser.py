@@ -64,6 +64,8 @@ def test_the_keyboard_reaches_everything_in_order(page: Page) -> None:
 def test_one_can_skip_to_the_content(page: Page) -> None:
     page.goto("/batches")
     link = page.get_by_role("link", name="Skip to content")
+    # A link that is not there yet is out of sight, too, and a key pressed then is lost.
+    expect(link).to_be_attached()
     expect(link).not_to_be_in_viewport()
     page.keyboard.press("Tab")
     expect(link).to_be_in_viewport()

@@ -14,7 +14,6 @@ from spectralize.errors import ReadError
 from spectralize.explorer.callbacks.recordings import fields_of, listing_of
 from spectralize.explorer.layout.recordings import (
     label_of,
-    length_text,
     make_compare,
     make_error,
     make_page,
@@ -252,10 +251,3 @@ def test_two_can_be_compared() -> None:
     [link] = make_compare(["17", "3"])
     assert (link.children, link.href) == ("Compare (2)", "/compare?r=17&r=3")
     assert str(MOST_STRIPS) in make_compare([str(number) for number in range(MOST_STRIPS + 1)])[0].children
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0:00"), (75.5, "1:16"), (3599.6, "1:00:00"), (36_610, "10:10:10")]
-)
-def test_lengths(seconds: float, text: str) -> None:
-    assert length_text(seconds) == text

@@ -87,15 +87,20 @@ def test_columns_sort_both_ways_and_the_keyboard_stays_where_it_is(page: Page, s
 
 def test_pages_are_turned_and_hold_what_they_should(page: Page, stock: Stock) -> None:
     page.goto("/?per=25&outcome=loaded")
-    first = keys(page)
-    assert len(first) <= 25
-    shown = page.locator("#recordings-total").inner_text()
-    total = int(shown.split()[0])
-    if total > 25:
-        page.get_by_role("navigation", name="Pages of the table").get_by_role("link", name="Next").click()
-        page.wait_for_url("**page=2*")
-        expect(rows(page)).to_have_count(min(25, total - 25))
-        assert not set(first) & set(keys(page))
+    total = int(page.locator("#recordings-total").inner_text().split()[0])
+    assert total > 50
+    pages = page.get_by_role("navigation", name="Pages of the table")
+    seen: set[str] = set()
+    for number in range(1, -(-total // 25) + 1):
+        expect(pages.get_by_role("button", name=str(number), exact=True)).to_have_attribute("aria-current", "page")
+        on_page = keys(page)
+        assert len(on_page) == min(25, total - len(seen))
+        assert not seen & set(on_page)
+        seen |= set(on_page)
+        if len(seen) < total:
+            pages.get_by_role("link", name="Next").click()
+            page.wait_for_url(f"**page={number + 1}*")
+    assert len(seen) == total
     page.goto("/?page=4000&outcome=rejected")
     expect(rows(page)).to_have_count(3)
 

@@ -225,19 +225,12 @@ def _text(column: str, value: Any) -> str:
     if value is None:
         return parts.NOTHING
     if column in ("duration_s", "duration"):
-        return length_text(value)
+        return parts.duration_text(value)
     if column in ("size_bytes", "filesize"):
         return parts.bytes_text(value)
     if column in ("samplerate_hz", "samplerate"):
         return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") + "\N{NO-BREAK SPACE}Hz"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def length_text(seconds: float) -> str:
-    """Return 75.5 as 1:16, and 3675 as 1:01:15."""
-    minutes, left = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
 
 
 def _make_pages(listing: Listing, page: int, n_pages: int, path: str) -> Component:
