@@ -1,12 +1,13 @@
 """Forgetting a recording: its consent was withdrawn, so it is erased everywhere, and its key is never loaded again."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
 from spectralize.database import fetch_row
 from spectralize.errors import LedgerError, as_one_line
@@ -214,8 +215,16 @@ WHERE hypertable_schema = 'spectralize' AND range_start < %s AND range_end > %s
 """
 
 
+#: How long a table is waited for that somebody else vacuums or alters.
+_VACUUM_PATIENCE_MS = 10_000
+
+
 def _vacuum(connection: Connection, doomed: Sequence[Doomed]) -> None:
-    """Let the dead rows leave the pages of the tables that had them; a table that is in use is left to autovacuum."""
+    """Let the dead rows leave the pages of the tables that had them.
+
+    Loads and readers hold up none of it; who vacuums or alters a table is awaited for a while (autovacuum gives way within
+    a second), and then that table is left to autovacuum.
+    """
     tables: set[tuple[str, str]] = {(SCHEMA, "catalogue"), (SCHEMA, "recordings")}
     spans: set[tuple[datetime, datetime]] = {(item.until, item.recorded_at) for item in doomed}
     for span in spans:
@@ -224,7 +233,12 @@ def _vacuum(connection: Connection, doomed: Sequence[Doomed]) -> None:
     was_autocommit = connection.autocommit
     connection.autocommit = True
     try:
+        connection.execute("SELECT set_config('lock_timeout', %s, false)", (str(_VACUUM_PATIENCE_MS),))
         for schema, table in sorted(tables):
-            connection.execute(sql.SQL("VACUUM (SKIP_LOCKED) {}").format(sql.Identifier(schema, table)))
+            # Or it has been dropped meanwhile, with all that it held.
+            with suppress(errors.LockNotAvailable, errors.UndefinedTable):
+                connection.execute(sql.SQL("VACUUM {}").format(sql.Identifier(schema, table)))
     finally:
-        connection.autocommit = was_autocommit
+        if not connection.closed:
+            connection.execute("RESET lock_timeout")
+            connection.autocommit = was_autocommit
