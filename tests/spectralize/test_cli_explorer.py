@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -121,10 +121,8 @@ def test_for_oneself(dsn: str) -> None:
         assert taken.stderr.startswith(f"error: port {port} of 127.0.0.1 cannot be listened on: Address already in use")
 
         process.send_signal(signal.SIGTERM)
-        begun = time.monotonic()
         out, err = process.communicate(timeout=30)
         assert (process.returncode, out) == (0, "")
-        assert time.monotonic() - begun < 10
         assert err.count("\n") == err.count("this role may write") == 1
 
 
@@ -144,6 +142,11 @@ def test_for_others(reader_dsn: str, tmp_path: Path) -> None:
         assert (entered.status, entered.getheader("Location")) == (303, "/batches")
         cookie = str(entered.getheader("Set-Cookie")).partition(";")[0]
         assert ask(port, "/batches", Cookie=cookie).status == 200
+        # More than it has threads: they wait, and the log does not tell of each.
+        with ThreadPoolExecutor(40) as pool:
+            assert {
+                answer.status for answer in pool.map(lambda _: ask(port, "/batches", Cookie=cookie), range(40))
+            } == {200}
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=30) == ("", "")
         assert process.returncode == 0

@@ -45,6 +45,8 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """
     signal.signal(signal.SIGTERM, _end)
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # A browser asks for more things at once than there are threads: they wait for a moment, which is no news.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     store = Store(BoundedSession(settings))
     reason = check_database(store.session)
     if reason:
