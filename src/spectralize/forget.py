@@ -164,8 +164,8 @@ def forget(connection: Connection, bucket: str, key: str, *, copies: bool = Fals
     rest, or is refused. All of it is one transaction; what the caller has open is committed first. Doing it again
     changes nothing.
 
-    Then the pages that held the rows are vacuumed. What left the database before, as backups, exports and the server's
-    write-ahead log, is out of reach here.
+    Then the pages that held the rows are vacuumed; what somebody reads meanwhile stays in them, for autovacuum. What left
+    the database before, as backups, exports and the server's write-ahead log, is out of reach here.
 
     Raises
     ------
@@ -222,8 +222,8 @@ _VACUUM_PATIENCE_MS = 10_000
 def _vacuum(connection: Connection, doomed: Sequence[Doomed]) -> None:
     """Let the dead rows leave the pages of the tables that had them.
 
-    Loads and readers hold up none of it; who vacuums or alters a table is awaited for a while (autovacuum gives way within
-    a second), and then that table is left to autovacuum.
+    Who vacuums or alters a table is awaited for a while (autovacuum gives way within a second), and then that table is left
+    to autovacuum; so are rows that somebody who began to read before still sees.
     """
     tables: set[tuple[str, str]] = {(SCHEMA, "catalogue"), (SCHEMA, "recordings")}
     spans: set[tuple[datetime, datetime]] = {(item.until, item.recorded_at) for item in doomed}
